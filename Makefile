@@ -1,0 +1,35 @@
+# setup · demo · test · lint · bench · history · notebook. Needs Python 3.11 or later and make; brings the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench history notebook clean
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/	/' | expand -t 12
+
+setup: ## Java, .venv, locked jars
+	@$(PYTHON) tools/bootstrap.py setup
+
+demo: setup ## the sample market, from prices to watchlists (HEADLESS=1: check and end)
+	@$(BIN)/python tools/demo.py $(if $(HEADLESS),--headless)
+
+test: setup ## lint and every test
+	@$(MAKE) --no-print-directory lint
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check lib jobs tests bench tools
+	@$(BIN)/mypy
+
+bench: setup ## full rebuild and the day beside polars, DuckDB, TA-Lib and pandas
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python bench/batch.py $(BENCH_ARGS)
+
+history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:18080
+	@$(BIN)/python tools/history.py
+
+notebook: setup ## Jupyter on notebooks/, 127.0.0.1
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+
+clean: ## removes .venv, .local and the demo's lake
+	@rm -rf .venv .local

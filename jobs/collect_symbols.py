@@ -1,0 +1,20 @@
+"""Collect the listing of shares, with a row for each change, into the table symbols."""
+
+import sys
+
+from sise.ops.arguments import add_source, request_of, source_of
+from sise.ops.job import Context, Parser, run_job
+from sise.ops.outcome import Outcome
+from sise.prices.collect import collect_symbols, today_of
+
+parser = Parser(prog="collect_symbols.py", description=__doc__)
+add_source(parser)
+
+
+def work(job: Context) -> Outcome:
+    today = max(today_of(job.settings, job.calendars).values())
+    return collect_symbols(job.spark, job.lake, source_of(job), request_of(job.args), today)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(parser, work))

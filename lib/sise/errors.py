@@ -1,0 +1,15 @@
+"""The errors a person can act on: each message names the thing, its value and the remedy."""
+
+__all__ = ["ConfigError", "InputError", "SiseError"]
+
+
+class SiseError(Exception):
+    """Something a person can mend. Jobs print it without a traceback and exit with 1."""
+
+
+class ConfigError(SiseError):
+    """A setting or a file in conf/ is wrong."""
+
+
+class InputError(SiseError):
+    """An argument or an input file is wrong."""

@@ -1,0 +1,293 @@
+"""The indicator job: full rebuild, rebuild from a date, or the day. All three are one pipeline over chosen bars.
+
+What has been done is written with live_state's commit (the versions of prices and actions, the registry's hash):
+live_state is the last table of a run, so a run killed before it is done again from where the last whole one was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from sise.calendars import Calendar
+from sise.errors import InputError
+from sise.indicators.batch import with_indicators
+from sise.indicators.live import filter_values
+from sise.indicators.registry import KEPT_SESSIONS, Registry
+from sise.indicators.rolling import BAR_COLUMNS, with_rolling
+from sise.lake import Lake
+from sise.ops.outcome import Outcome
+from sise.prices.adjust import adjusted_prices
+from sise.session import described
+
+__all__ = ["compute_indicators"]
+
+_SHARE = ["country", "symbol"]
+_LONG_AGO = date(1900, 1, 1)
+# Bars of a share that trades every day lie within this many sessions; others are looked up further back.
+_SLACK = 1.2
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What the last whole run had read."""
+
+    prices: int
+    actions: int
+    registry: str
+    as_of: Mapping[str, str]
+
+
+class _Run:
+    """One run over pinned versions of prices and actions."""
+
+    def __init__(self, spark: SparkSession, lake: Lake, registry: Registry, calendars: Mapping[str, Calendar]):
+        self.spark, self.lake, self.registry, self.calendars = spark, lake, registry, calendars
+        lake.require("prices")
+        self.versions = {"prices": lake.version("prices"), "actions": lake.version("actions")}
+        self.prices = lake.read("prices", self.versions["prices"])
+        self.actions = lake.read("actions", self.versions["actions"])
+        self.outcome = Outcome(versions=dict(self.versions))
+        self.state_columns = ["bars", "tail_from", *registry.state]
+
+    def full(self, why: str) -> Outcome:
+        """Every share from its first bar; replaces the tables."""
+        self._note(why, mode="full")
+        as_of = self._last_sessions()
+        bars = self._bars(self.prices, as_of)
+        with described(self.spark, "indicators: compute and write every share's whole history"):
+            self.lake.replace("indicators", with_indicators(bars, self.registry))
+        self._finish_all(as_of)
+        return self.outcome
+
+    def rebuild_from(self, start: date) -> Outcome:
+        """Every share's rows from ``start`` on, continued from the states kept where there are some."""
+        self._note(f"rebuild from {start}", mode="rebuild")
+        as_of = self._last_sessions()
+        shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
+        with described(self.spark, f"indicators: which shares can continue before {start}"):
+            shares = self._with_state(shares).persist()
+        rows = self._rows(shares, as_of)
+        with described(self.spark, f"indicators: compute and write all rows from {start}"):
+            self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
+        self._finish_all(as_of)
+        return self.outcome
+
+    def day(self, done: _Progress) -> Outcome:
+        """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
+        with described(self.spark, "indicators: what changed since the last run"):
+            changes = self.lake.changes("prices", done.prices, self.versions["prices"])
+            actions = self.lake.changes("actions", done.actions, self.versions["actions"])
+            if changes is None or actions is None:
+                return self.full("the change feed no longer reaches back to the last run")
+            keys = changes.select(*_SHARE, "date").distinct().persist()
+            newest = {row["country"]: row[1] for row in keys.groupBy("country").agg(F.max("date")).collect()}
+            before = {country: date.fromisoformat(day) for country, day in done.as_of.items()}
+            as_of = {c: max(filter(None, (newest.get(c), before.get(c)))) for c in {*newest, *before}}
+            shares = self._with_state(self._affected(keys, actions, before, as_of)).persist()
+            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
+        self._note("", mode="day")
+        self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
+        self.outcome.say(f"{counts[0]} shares have new or changed bars: {counts[1]} continue from their state, "
+                         f"{counts[0] - counts[1]} start from their first bar")
+        if counts[0] == 0:
+            if as_of != before or self._moved(done):
+                self._replace_live(None, as_of)
+            return self.outcome
+        rows = self._rows(shares, as_of, live=True).persist()
+        with described(self.spark, f"indicators: compute and merge {counts[0]} shares"):
+            gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
+            written = self.lake.merge("indicators", rows, deletes=gone)
+        with described(self.spark, "indicators: keep the filters' states"):
+            kept = self._kept_states(shares)
+            self.lake.replace("indicator_state", self._newest_states(kept.unionByName(self._states(rows))))
+        self._replace_live(rows, as_of, shares)
+        self.outcome.rows_out = written.changed
+        self.outcome.rows_in = written.inserted + written.updated
+        return self.outcome
+
+    # What to compute -------------------------------------------------------------------------------------------
+
+    def _affected(
+        self, keys: DataFrame, actions: DataFrame, before: Mapping[str, date], as_of: Mapping[str, date]
+    ) -> DataFrame:
+        """(country, symbol, start): start is the first changed bar, or long ago where a factor changed or fell due."""
+        known, now = F.lit(_LONG_AGO), F.lit(_LONG_AGO)
+        for country, day in as_of.items():
+            known = F.when(F.col("country") == country, F.lit(before.get(country, _LONG_AGO))).otherwise(known)
+            now = F.when(F.col("country") == country, F.lit(day)).otherwise(now)
+        # An action announced ahead changes nothing until its ex-date.
+        price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull() & (F.col("ex_date") <= now)
+        due = self.actions.where(price_changing & (F.col("ex_date") > known)).select(*_SHARE)
+        changed = actions.where(price_changing).select(*_SHARE).unionByName(due).distinct()
+        traded = self.prices.select(*_SHARE).distinct()
+        starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
+        again = changed.join(traded, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
+        return starts.unionByName(again).groupBy(*_SHARE).agg(F.min("start").alias("start"))
+
+    def _with_state(self, shares: DataFrame) -> DataFrame:
+        """Adds ``_state``: the newest state kept from before ``start``, null where the share starts from its first bar."""
+        if self.registry.remembering:
+            return shares.withColumn("_state", F.lit(None).cast(self._state_type()))
+        states = self.lake.read("indicator_state")
+        usable = states.join(F.broadcast(shares), on=_SHARE, how="inner").where(
+            (F.col("date") < F.col("start")) & (F.col("bars") >= self.registry.warm)
+        )
+        newest = usable.groupBy(*_SHARE).agg(
+            F.max_by(F.struct("date", *self.state_columns), "date").cast(self._state_type()).alias("_state")
+        )
+        return shares.join(F.broadcast(newest), on=_SHARE, how="left")
+
+    def _state_type(self) -> str:
+        fields = ", ".join(f"{name}: double" for name in self.registry.state)
+        return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
+
+    def _rows(self, shares: DataFrame, as_of: Mapping[str, date], live: bool = False) -> DataFrame:
+        """The indicators of ``shares`` from their ``start`` on."""
+        bars = self._tails(shares.select(*_SHARE, F.col("_state.tail_from").alias("_from")), as_of)
+        states = shares.select(*_SHARE, "start", "_state")
+        rows = with_indicators(bars, self.registry, live=live, states=states)
+        return rows.where(F.col("date") >= F.col("start")).drop("start")
+
+    def _tails(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
+        """The bars of ``shares`` from ``_from`` on (null: all). Shares that trade daily are read by date, so that
+        files of earlier years are not opened; the others, few on most days, from wherever their bars lie."""
+        span = int(self.registry.tail * _SLACK) + 2 * KEPT_SESSIONS
+        since = min((self.calendars[c].back(day, span) for c, day in as_of.items()), default=_LONG_AGO)
+        deep = F.col("_from").isNull() | (F.col("_from") < F.lit(since))
+        far = shares.where(deep)
+        prices = self.prices
+        parts = [prices.where(F.col("date") >= F.lit(since)).join(F.broadcast(shares.where(~deep)), on=_SHARE, how="inner")]
+        if not far.isEmpty():
+            parts.append(prices.join(F.broadcast(far), on=_SHARE, how="inner"))
+        rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
+        return self._bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), as_of)
+
+    def _bars(self, prices: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
+        """Adjusted bars of days with trade."""
+        rows = adjusted_prices(prices.where(F.col("volume") > 0), self.actions, as_of)
+        return rows.select(*BAR_COLUMNS)
+
+    def _last_sessions(self) -> dict[str, date]:
+        rows = self.prices.groupBy("country").agg(F.max("date").alias("date")).collect()
+        return {row["country"]: row["date"] for row in rows}
+
+    # What to keep ----------------------------------------------------------------------------------------------
+
+    def _finish_all(self, as_of: Mapping[str, date]) -> None:
+        """After a rebuild: states and live state of every share, from the table just written."""
+        table = self.lake.read("indicators")
+        with described(self.spark, "indicators: keep the filters' states"):
+            self.lake.replace("indicator_state", self._newest_states(self._states(table)))
+            count = table.agg(F.count(F.lit(1)), F.count_distinct(*_SHARE)).collect()[0]
+        self.outcome.rows_in = self.outcome.rows_out = count[0]
+        self.outcome.details["shares"] = count[1]
+        newest = self.lake.read("indicator_state").groupBy(*_SHARE).agg(
+            F.max_by(F.struct(*self.state_columns), "date").alias("filter_state")
+        )
+        shares = newest.withColumn("_from", F.col("filter_state.tail_from")).persist()
+        with described(self.spark, "indicators: the bars that tomorrow's tick needs"):
+            rows = with_rolling(self._tails(shares.drop("filter_state"), as_of), self.registry, live=True)
+            rows = self._last_rows(rows.drop("bar_no", "tail_from"))
+            rows = rows.join(F.broadcast(shares.drop("_from")), on=_SHARE, how="inner")
+            state = {name: F.col(f"filter_state.{name}") for name in self.registry.state}
+            rows = rows.withColumns(filter_values(self.registry, state))
+        self._replace_live(rows, as_of)
+
+    def _last_rows(self, rows: DataFrame) -> DataFrame:
+        last = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
+        return rows.withColumn("_n", F.row_number().over(last)).where("_n = 1").drop("_n").persist()
+
+    def _states(self, rows: DataFrame) -> DataFrame:
+        """indicator_state's rows out of ``filter_state``."""
+        rows = rows.where(F.col("filter_state").isNotNull())
+        return rows.select(*_SHARE, "date", *[F.col(f"filter_state.{c}").alias(c) for c in self.state_columns])
+
+    def _kept_states(self, shares: DataFrame) -> DataFrame:
+        """The states that stand: of shares not computed, and of the others those from before their first changed bar."""
+        stored = self.lake.read("indicator_state").join(
+            F.broadcast(shares.select(*_SHARE, "start")), on=_SHARE, how="left"
+        )
+        return stored.where(F.col("start").isNull() | (F.col("date") < F.col("start"))).drop("start")
+
+    def _newest_states(self, states: DataFrame) -> DataFrame:
+        newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
+        rows = states.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= KEPT_SESSIONS)
+        return rows.drop("_n").coalesce(1)
+
+    def _replace_live(
+        self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None
+    ) -> None:
+        """Replaces live_state: new rows for the shares computed, the others valid for the next session."""
+        valid: Column = F.lit(None).cast("date")
+        for country, day in as_of.items():
+            valid = F.when(F.col("country") == country, F.lit(self.calendars[country].next(day))).otherwise(valid)
+        schema = self.lake.schema("live_state").names
+        parts = []
+        if rows is not None:
+            states = [c for c in self.registry.state if c not in self.registry.core]
+            last = rows if shares is None else self._last_rows(rows)
+            parts.append(last.select(
+                *[c for c in last.columns if c in schema and c not in states],
+                F.col("date").alias("as_of"), F.lit(self.registry.hash).alias("registry_hash"),
+                F.col("filter_state.bars").alias("bars"), F.col("filter_state.tail_from").alias("tail_from"),
+                *[F.col(f"filter_state.{c}").alias(c) for c in states],
+            ))
+        if rows is None or shares is not None:
+            kept = self.lake.read("live_state")
+            parts.append(kept if shares is None else kept.join(F.broadcast(shares), on=_SHARE, how="left_anti"))
+        live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
+        done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
+        with described(self.spark, "indicators: replace live_state for the next session"):
+            self.lake.replace("live_state", live.withColumn("valid_session", valid).coalesce(1),
+                              note=json.dumps(done, default=str))
+        self.outcome.details["as_of"] = dict(as_of)
+
+    def _moved(self, done: _Progress) -> bool:
+        return (done.prices, done.actions) != (self.versions["prices"], self.versions["actions"])
+
+    def _note(self, why: str, mode: str) -> None:
+        self.outcome.details["mode"] = mode
+        if why:
+            self.outcome.say(f"{mode}: {why}")
+        if names := self.registry.remembering:
+            self.outcome.details["recomputed_from_first_bar"] = list(names)
+            self.outcome.say(f"{', '.join(names)} remember every bar: every share starts from its first one, so a day "
+                             "costs what its whole history costs")
+
+
+def compute_indicators(
+    spark: SparkSession, lake: Lake, registry: Registry, calendars: Mapping[str, Calendar], *,
+    full: bool = False, rebuild_from: date | None = None,
+) -> Outcome:
+    """Brings indicators, indicator_state and live_state up to date with prices and actions.
+
+    Default: only what changed since the last run. A changed registry, a missing table or a change feed that no
+    longer reaches back make it a full rebuild, and it says so.
+    """
+    if full and rebuild_from:
+        raise InputError("--full and --rebuild-from exclude each other: a full rebuild has every date")
+    run = _Run(spark, lake, registry, calendars)
+    done = _progress(lake)
+    stale = done is None or done.registry != registry.hash or done.prices > run.versions["prices"]
+    if full:
+        return run.full("asked for")
+    if stale:
+        why = "nothing was computed before" if done is None else "conf/indicators.json changed" \
+            if done.registry != registry.hash else "prices are older than the last run"
+        return run.full(why)
+    assert done is not None
+    return run.rebuild_from(rebuild_from) if rebuild_from else run.day(done)
+
+
+def _progress(lake: Lake) -> _Progress | None:
+    note = lake.note("live_state") if lake.exists("indicators") and lake.exists("indicator_state") else None
+    try:
+        return None if note is None else _Progress(**json.loads(note))
+    except (TypeError, ValueError):
+        return None

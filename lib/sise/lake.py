@@ -1,0 +1,200 @@
+"""The only door to the Delta tables: read, append, merge and replace, each one commit.
+
+Every write is atomic and idempotent: a job killed between two writes leaves the last good state and can be run
+again. One writer a table at a time (Delta has no row-level concurrency).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from sise.errors import SiseError
+from sise.tables import Table, table
+
+__all__ = ["Lake", "Written"]
+
+# Only the keys carry file statistics: collecting them for thirty float columns costs a third of a large write.
+_STATS = {"date", "valid_from", "ex_date", "symbol", "country", "index", "list", "market"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one write did: rows inserted, updated and deleted."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    @property
+    def changed(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+class Lake:
+    """The tables under one root, ``$SISE_LAKE``."""
+
+    def __init__(self, spark: SparkSession, root: str, extra_columns: Mapping[str, Mapping[str, str]] | None = None):
+        self.spark = spark
+        self.root = root.rstrip("/")
+        self._extra = extra_columns or {}
+        self._known: set[str] = set()
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def declared(self, name: str) -> Table:
+        """The table with the columns that a registry adds to it."""
+        base = table(name)
+        return replace(base, columns={**base.columns, **self._extra.get(name, {})})
+
+    def schema(self, name: str) -> T.StructType:
+        return T.StructType.fromDDL(self.declared(name).ddl)
+
+    def exists(self, name: str) -> bool:
+        if name not in self._known and DeltaTable.isDeltaTable(self.spark, self.path(name)):
+            self._known.add(name)
+        return name in self._known
+
+    def version(self, name: str) -> int:
+        """The table's newest version; -1 where there is none yet."""
+        if not self.exists(name):
+            return -1
+        return int(DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]["version"])
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """The table as it is, or was at ``version``; where it does not exist yet, an empty frame of its schema."""
+        if not self.exists(name):
+            return self.spark.createDataFrame([], self.schema(name))
+        reader = self.spark.read.format("delta")
+        return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(name))
+
+    def note(self, name: str) -> str | None:
+        """What the newest commit that carries a note says (see ``replace``)."""
+        if not self.exists(name):
+            return None
+        commits = DeltaTable.forPath(self.spark, self.path(name)).history(20).collect()
+        return next((row["userMetadata"] for row in commits if row["userMetadata"]), None)
+
+    def require(self, name: str) -> DataFrame:
+        """The table; if it does not exist, an error that names the job which makes it."""
+        if not self.exists(name):
+            raise SiseError(f"{self.path(name)} does not exist yet: run {table(name).made_by} first (SISE_LAKE={self.root})")
+        return self.read(name)
+
+    def changes(self, name: str, since: int, newest: int) -> DataFrame | None:
+        """Row images inserted, updated or deleted after version ``since`` up to ``newest``; None where the feed
+        cannot tell any more."""
+        if newest <= since:
+            return self.read(name).limit(0)
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true")
+        try:
+            frame = reader.option("startingVersion", since + 1).option("endingVersion", newest).load(self.path(name))
+            frame.limit(0).collect()
+        except Exception as problem:  # the feed's files were vacuumed, or the log was cleaned
+            if "CHANGE" in str(problem).upper() or "VERSION" in str(problem).upper():
+                return None
+            raise
+        return frame
+
+    def ensure(self, name: str) -> None:
+        """Creates the table from its declaration if it is not there."""
+        if self.exists(name):
+            return
+        what = self.declared(name)
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(self.schema(name))
+        if what.cluster:
+            builder = builder.clusterBy(*what.cluster)
+        for label, check in what.checks.items():
+            builder = builder.property(f"delta.constraints.{label}", check)
+        stats = [column for column in what.columns if column in _STATS]
+        for key, value in {
+            "delta.enableChangeDataFeed": "true",
+            "delta.enableDeletionVectors": "false",
+            "delta.dataSkippingStatsColumns": ",".join(stats),
+        }.items():
+            builder = builder.property(key, value)
+        builder.execute()
+        self._known.add(name)
+
+    def append(self, name: str, rows: DataFrame) -> None:
+        self.ensure(name)
+        self._write(name, rows).mode("append").save(self.path(name))
+
+    def replace(self, name: str, rows: DataFrame, where: str | None = None, note: str | None = None) -> None:
+        """Replaces the whole table, or the rows that meet ``where``, in one commit that carries ``note``."""
+        self.ensure(name)
+        writer = self._write(name, rows).mode("overwrite")
+        if note is not None:
+            writer = writer.option("userMetadata", note)
+        if where is None:
+            writer = writer.option("overwriteSchema", "true")
+        else:
+            writer = writer.option("replaceWhere", where)
+        writer.save(self.path(name))
+
+    def merge(self, name: str, rows: DataFrame, *, deletes: DataFrame | None = None) -> Written:
+        """Merges on the key: inserts new rows, updates only rows that differ, removes the keys in ``deletes``.
+
+        ``rows`` must be unique on the key and cheap to read twice (persist what is not). Timestamps of collection
+        alone are no difference, so merging the same rows again changes nothing.
+        """
+        what = self.declared(name)
+        self.ensure(name)
+        span = self._span(what, rows if deletes is None else rows.select(*what.key).unionByName(deletes.select(*what.key)))
+        if span == "":
+            return Written()
+        if self.read(name).alias("t").where(span).isEmpty():  # nothing to compare with: the usual new session
+            rows = rows.persist()
+            self.append(name, rows)
+            return Written(inserted=rows.count())
+        target = DeltaTable.forPath(self.spark, self.path(name))
+        source = self._select(name, rows).withColumn("_delete", F.lit(False))
+        if deletes is not None:
+            gone = deletes.select(*what.key).withColumn("_delete", F.lit(True))
+            source = source.unionByName(gone, allowMissingColumns=True)
+        match = " AND ".join([*(f"t.`{c}` = s.`{c}`" for c in what.key), *([span] if span != "true" else [])])
+        values = [c for c in what.columns if c not in what.key]
+        differs = " OR ".join(f"NOT (t.`{c}` <=> s.`{c}`)" for c in values if c not in what.stamps and not _is_map(what, c))
+        maps = [f"NOT (map_entries(t.`{c}`) <=> map_entries(s.`{c}`))" for c in values if _is_map(what, c)]
+        differs = " OR ".join(filter(None, [differs, *maps])) or "false"
+        columns = {f"`{c}`": f"s.`{c}`" for c in what.columns}
+        result = (
+            target.alias("t")
+            .merge(source.alias("s"), match)
+            .whenMatchedDelete("s._delete")
+            .whenMatchedUpdate(differs, set=columns)
+            .whenNotMatchedInsert("NOT s._delete", values=columns)
+            .execute()
+            .collect()[0]
+        )
+        return Written(
+            int(result["num_inserted_rows"]), int(result["num_updated_rows"]), int(result["num_deleted_rows"])
+        )
+
+    def _span(self, what: Table, keys: DataFrame) -> str:
+        """A condition on the target that lets Delta skip files outside the rows' dates; '' where there are no rows."""
+        dated = [c for c in what.key if what.columns[c] == "date"]
+        if not dated:
+            return "" if keys.isEmpty() else "true"
+        low, high = keys.agg(F.min(dated[0]), F.max(dated[0])).collect()[0]
+        if low is None:
+            return ""
+        return f"t.`{dated[0]}` >= DATE'{low}' AND t.`{dated[0]}` <= DATE'{high}'"
+
+    def _select(self, name: str, rows: DataFrame) -> DataFrame:
+        """The contract: exactly the declared columns, in order and of the declared types."""
+        fields: Iterable[T.StructField] = self.schema(name).fields
+        return rows.select(*[F.col(f.name).cast(f.dataType).alias(f.name) for f in fields])
+
+    def _write(self, name: str, rows: DataFrame):  # type: ignore[no-untyped-def]
+        return self._select(name, rows).write.format("delta")
+
+
+def _is_map(what: Table, column: str) -> bool:
+    return what.columns[column].startswith("map")

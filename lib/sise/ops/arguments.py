@@ -1,0 +1,75 @@
+"""The arguments that jobs share, and the source that they name."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import date
+from typing import TYPE_CHECKING
+
+from sise.calendars import MARKETS, country_of, normal_market
+from sise.errors import ConfigError, InputError
+from sise.settings import parse_date
+from sise.sources.base import Request, Source
+
+if TYPE_CHECKING:
+    from sise.ops.job import Context
+
+__all__ = ["add_source", "iso_date", "request_of", "source_of"]
+
+
+def iso_date(text: str) -> date:
+    try:
+        return parse_date(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from problem
+
+
+def _markets(text: str) -> list[str]:
+    names = [normal_market(name) for name in text.split(",") if name.strip()]
+    if names == ["ALL"]:
+        return []
+    try:
+        for name in names:
+            country_of(name)
+    except ConfigError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from problem
+    return names
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a job that reads a source."""
+    parser.add_argument("--source", required=True, choices=["sample", "files"], help="where the data comes from")
+    parser.add_argument("--market", type=_markets, default=[], metavar="M[,M]",
+                        help=f"{', '.join(MARKETS)} or ALL (default); with --source files the market of every symbol")
+    parser.add_argument("--start", type=iso_date, metavar="DATE", help="first session (default: all there is)")
+    parser.add_argument("--end", type=iso_date, metavar="DATE", help="last session (default: all there is)")
+    sample = parser.add_argument_group("--source sample")
+    sample.add_argument("--symbols", type=int, default=300, metavar="N", help="how many shares (default 300)")
+    sample.add_argument("--seed", type=int, default=20211, help="another seed, another market")
+    files = parser.add_argument_group("--source files")
+    files.add_argument("--path", metavar="FILE-OR-FOLDER", help="parquet or csv: symbol date open high low close volume")
+    files.add_argument("--market-map", metavar="FILE", help="each symbol's market: columns symbol, market")
+    files.add_argument("--basis", type=iso_date, metavar="DATE",
+                       help="the prices are split-adjusted as of this date (default: as traded, not adjusted)")
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    if args.start and args.end and args.start > args.end:
+        raise InputError(f"--start {args.start} is after --end {args.end}")
+    return Request(tuple(args.market) if args.source != "files" else (), args.start, args.end)
+
+
+def source_of(job: Context) -> Source:
+    """The source that the arguments name; raises InputError where one of its own is missing."""
+    args = job.args
+    if args.source == "files":
+        from sise.sources.files import FilesSource
+
+        if not args.path:
+            raise InputError("--source files needs --path FILE-OR-FOLDER")
+        if len(args.market) > 1:
+            raise InputError("--source files takes one --market: for several, give --market-map FILE")
+        return FilesSource(args.path, args.market[0] if args.market else None, args.market_map, args.basis)
+    from sise.sources.sample import SampleSource
+
+    return SampleSource(dict(job.calendars), args.symbols, args.seed)

@@ -1,0 +1,114 @@
+"""The frame around every job: arguments, settings, session, lake; one JSON line at the end and a row in ``runs``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import NoReturn
+
+from pyspark.sql import SparkSession
+
+from sise.calendars import COUNTRIES, Calendar
+from sise.errors import InputError, SiseError
+from sise.indicators.registry import Registry
+from sise.lake import Lake
+from sise.ops.outcome import Outcome
+from sise.session import open_session
+from sise.settings import Settings
+
+__all__ = ["Context", "Parser", "run_job"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints end in the job's JSON line as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+@dataclass
+class Context:
+    """What a job works with."""
+
+    settings: Settings
+    spark: SparkSession
+    args: argparse.Namespace
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry.load(self.settings.conf_file("indicators.json"))
+
+    @cached_property
+    def lake(self) -> Lake:
+        return Lake(self.spark, self.settings.lake, self.registry.extra_columns)
+
+    @cached_property
+    def calendars(self) -> Mapping[str, Calendar]:
+        overrides = self.settings.conf / "calendar_overrides.json"
+        cache = self.settings.local / "cache"
+        return {country: Calendar.load(country, overrides, cache) for country in COUNTRIES}
+
+
+def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] | None = None) -> int:
+    """Runs ``work``; returns the exit code: 0, 1 for a failure, 2 for wrong arguments."""
+    job = parser.prog.removesuffix(".py")
+    started, clock = datetime.now(UTC), time.monotonic()
+    run_id = f"{job}-{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    outcome, context, error, code = Outcome(), None, None, 0
+    try:
+        args = parser.parse_args(argv)
+        context = Context(Settings.from_env(), open_session(job.replace("_", " ")), args)
+        outcome = work(context)
+    except SiseError as problem:
+        error, code = str(problem), 2 if context is None and isinstance(problem, InputError) else 1
+    except Exception as problem:  # the record of the run must name what nobody foresaw, too
+        error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
+        traceback.print_exc(file=sys.stderr)
+    seconds = round(time.monotonic() - clock, 3)
+    record = {
+        "run_id": run_id,
+        "job": job,
+        "status": "failed" if error else "ok",
+        "seconds": seconds,
+        "rows_in": outcome.rows_in,
+        "rows_out": outcome.rows_out,
+        "rows_rejected": outcome.rows_rejected,
+        "error": error,
+        **({"details": outcome.details} if outcome.details else {}),
+    }
+    if context is not None:
+        try:
+            _append(context, record, outcome, started)
+        except Exception as problem:
+            code = code or 1
+            print(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}", file=sys.stderr)
+    for line in outcome.lines:
+        print(f"{job}: {line}", file=sys.stderr)
+    ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
+    print(f"{job}: {ending}", file=sys.stderr, flush=True)
+    print(json.dumps(record, default=str, ensure_ascii=False), flush=True)
+    if context is not None:
+        context.spark.stop()
+    return code
+
+
+def _append(context: Context, record: Mapping[str, object], outcome: Outcome, started: datetime) -> None:
+    arguments = {k: str(v) for k, v in vars(context.args).items() if v is not None}
+    row = {
+        **{k: record[k] for k in ("run_id", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error")},
+        "arguments": arguments,
+        "started_at": started,
+        "finished_at": datetime.now(UTC),
+        "versions": dict(outcome.versions),
+        "details": json.dumps(outcome.details, default=str, ensure_ascii=False),
+    }
+    lake = context.lake
+    lake.append("runs", context.spark.createDataFrame([row], lake.schema("runs")).coalesce(1))

@@ -1,0 +1,30 @@
+"""What a job has to tell at its end: counts for the machine, sentences for the person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Outcome"]
+
+
+@dataclass
+class Outcome:
+    """Rows read, written and refused; ``details`` goes into the JSON line and ``runs``, ``lines`` to stderr.
+
+    ``versions`` are the table versions that were read: the next run of the job starts behind them.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_rejected: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def summarize_rejected(self) -> None:
+        for reason, count in self.details.get("rejected", {}).items():
+            self.say(f"refused {count}: {reason}")

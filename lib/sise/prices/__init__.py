@@ -1,0 +1,1 @@
+"""Bars on their way into the lake: quality at the door, corporate actions, adjusted prices."""

@@ -1,0 +1,237 @@
+"""From a source into the lake: checked, flagged, merged. One way: bars → reasons → actions → flags → prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from sise.calendars import COUNTRIES, Calendar
+from sise.lake import Lake
+from sise.ops.outcome import Outcome
+from sise.prices.actions import actions_from_reference
+from sise.prices.adjust import product_of, with_actions
+from sise.prices.quality import ROUNDING, active_counts, check_bars, rejected_rows, with_flags
+from sise.session import described
+from sise.settings import Settings
+from sise.sources.base import Request, Source
+from sise.ticks import tick_column
+
+__all__ = ["collect_prices", "collect_symbols", "select_corrections", "today_of"]
+
+_PRICES = ("open", "high", "low", "close")
+# A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
+_RECENT_DAYS = 60
+
+
+def today_of(settings: Settings, calendars: Mapping[str, Calendar]) -> dict[str, date]:
+    return {country: settings.today or calendars[country].today() for country in COUNTRIES}
+
+
+def collect_symbols(spark: SparkSession, lake: Lake, source: Source, request: Request, today: date) -> Outcome:
+    """Merges a source's listing into ``symbols``: a row for each change, none where nothing changed."""
+    with described(spark, f"symbols: read {source.name}"):
+        rows = source.symbols(spark, request)
+        rows = rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))).persist()
+        count = rows.count()
+    known = lake.read("symbols")
+    new = _select_changes(rows, known)
+    if source.whole_listing:
+        new = new.unionByName(_select_gone(rows, known, today))
+    new = new.withColumn("source", F.lit(source.name)).withColumn("collected_at", F.current_timestamp())
+    with described(spark, "symbols: merge changes"):
+        written = lake.merge("symbols", new.persist())
+        active = lake.read("symbols").select("country", "symbol").distinct().count()
+    outcome = Outcome(rows_in=count, rows_out=written.changed, details={"symbols": active})
+    outcome.say(f"{count} rows from {source.name}: {written.inserted} changes stored, {active} shares known")
+    return outcome
+
+
+_SYMBOL_VALUES = (
+    "name", "market", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active",
+)
+
+
+def _select_changes(rows: DataFrame, known: DataFrame) -> DataFrame:
+    """Of ``rows``, those that say something other than the row before them, stored or new."""
+    share = Window.partitionBy("country", "symbol").orderBy("valid_from", "_stored")
+    content = F.struct(*_SYMBOL_VALUES)
+    both = rows.withColumn("_stored", F.lit(1)).unionByName(
+        known.select(*rows.columns).withColumn("_stored", F.lit(0))
+    )
+    before = F.lag(content).over(share)
+    return (
+        both.withColumn("_same", F.coalesce(before == content, F.lit(False)) | before.eqNullSafe(content))
+        .where((F.col("_stored") == 1) & ~F.col("_same"))
+        .drop("_stored", "_same")
+    )
+
+
+def _select_gone(rows: DataFrame, known: DataFrame, today: date) -> DataFrame:
+    """A closing row for each active share that a whole listing no longer names."""
+    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    last = known.withColumn("_last", F.row_number().over(share)).where("_last = 1 AND active")
+    last = last.join(rows.select("market").distinct(), on="market", how="left_semi")
+    gone = last.join(rows.select("country", "symbol").distinct(), on=["country", "symbol"], how="left_anti")
+    return gone.withColumn("valid_from", F.lit(today)).withColumn("active", F.lit(False)).select(*rows.columns)
+
+
+def collect_prices(
+    spark: SparkSession, lake: Lake, source: Source, request: Request, settings: Settings,
+    calendars: Mapping[str, Calendar],
+) -> Outcome:
+    """Collects bars, actions and indices. Every bar of the source ends in prices or, with its reason, in prices_rejected."""
+    today = today_of(settings, calendars)
+    sessions = _sessions(spark, request, calendars, today)
+    with described(spark, f"prices: read and check bars from {source.name}"):
+        checked = check_bars(source.bars(spark, request), sessions, today)
+        checked = checked.persist(StorageLevel.MEMORY_AND_DISK)
+        totals = checked.agg(
+            F.count(F.lit(1)), F.count("reason"), F.min(_if_good("date")), F.max(_if_good("date"))
+        ).collect()[0]
+    rows_in, refused, low, high = totals
+    outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
+    if refused:
+        with described(spark, "prices: quarantine refused rows"):
+            lake.merge("prices_rejected", rejected_rows(checked, source.name).persist())
+            reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count")).limit(10)
+            outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.collect()}
+    with described(spark, "actions: merge what the source announced"):
+        announced = _stamped(source.actions(spark, request), source.name)
+        actions_new = lake.merge("actions", announced.persist()).changed
+    with described(spark, "indices: merge"):
+        index_rows = lake.merge("indices", _stamped(source.indices(spark, request), source.name).persist()).changed
+    if low is not None:
+        good = checked.where("reason IS NULL").drop("reason", "problem")
+        actions_new += _merge_prices(spark, lake, good, low, high, source.name, settings, outcome)
+        with described(spark, "prices: coverage against the symbols known"):
+            _coverage(lake, sessions, low, high, settings, outcome)
+    outcome.details |= {"actions": actions_new, "index_rows": index_rows}
+    outcome.summarize_rejected()
+    outcome.say(f"{rows_in} bars from {source.name}: {outcome.rows_out} stored or changed, {refused} refused, "
+                f"{actions_new} corporate actions")
+    checked.unpersist()
+    return outcome
+
+
+def _if_good(column: str):  # type: ignore[no-untyped-def]
+    return F.when(F.col("reason").isNull(), F.col(column))
+
+
+def _stamped(rows: DataFrame, source: str) -> DataFrame:
+    return rows.withColumn("source", F.lit(source)).withColumn("collected_at", F.current_timestamp())
+
+
+def _sessions(
+    spark: SparkSession, request: Request, calendars: Mapping[str, Calendar], today: Mapping[str, date]
+) -> DataFrame:
+    first = request.start or date(1995, 1, 1)
+    days = [(c, day) for c in COUNTRIES for day in calendars[c].between(first, max(today.values()))]
+    return spark.createDataFrame(days, "country string, date date").coalesce(1).persist()
+
+
+def _merge_prices(
+    spark: SparkSession, lake: Lake, good: DataFrame, low: date, high: date, source: str, settings: Settings,
+    outcome: Outcome,
+) -> int:
+    """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found."""
+    now = F.current_timestamp()
+    new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source))
+    new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
+    old = _select_neighbours(lake.read("prices"), new, low)
+    if old is not None:
+        old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
+        new = select_corrections(new, old, lake.read("actions"))
+        old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
+        rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(old.withColumnRenamed("flags", "_flags"), True)
+    else:
+        rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
+    with described(spark, "actions: look for reference prices that nothing explains"):
+        found = _stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source).persist()
+        found_count = lake.merge("actions", found).inserted
+    limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
+    flagged = with_flags(rows, lake.read("actions"), limits)
+    changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
+    with described(spark, f"prices: merge bars of {low} … {high}"):
+        changed = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
+        changed = changed.persist(StorageLevel.MEMORY_AND_DISK)
+        written = lake.merge("prices", changed)
+        flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()
+        changed.unpersist()
+    outcome.rows_out = written.changed
+    outcome.details["prices"] = {"inserted": written.inserted, "updated": written.updated}
+    outcome.details["flags"] = {row["flag"]: row["count"] for row in flags}
+    return found_count
+
+
+def _select_neighbours(prices: DataFrame, new: DataFrame, low: date) -> DataFrame | None:
+    """Stored bars that stand beside the new ones: from some weeks before, and for a share that paused, from further back."""
+    if prices.isEmpty():
+        return None
+    shares = new.select("country", "symbol").distinct()
+    since = low - timedelta(days=_RECENT_DAYS)
+    recent = prices.where(F.col("date") >= F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
+    earlier = prices.where((F.col("date") < F.lit(since)) & (F.col("volume") > 0))
+    traded = recent.where((F.col("volume") > 0) & (F.col("date") < F.lit(low))).select("country", "symbol").distinct()
+    paused = shares.join(traded, on=["country", "symbol"], how="left_anti").persist()
+    if paused.isEmpty():
+        return recent
+    order = Window.partitionBy("country", "symbol").orderBy(F.col("date").desc())
+    last = earlier.join(F.broadcast(paused), on=["country", "symbol"], how="left_semi")
+    last = last.withColumn("_n", F.row_number().over(order)).where("_n = 1").drop("_n")
+    return recent.unionByName(last)
+
+
+def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> DataFrame:
+    """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis.
+
+    Two bars of the same basis must agree to the letter. Where the bases differ, both are brought to the later one
+    and may differ by the vendors' rounding: max(one tick, 0.5 %), volume by 1 %.
+    """
+    values = (*_PRICES, "volume", "value", "reference", "basis", "provisional", "market")
+    stored = old.select("country", "symbol", "date", *[F.col(c).alias(f"_{c}") for c in values])
+    rows = with_actions(new, actions).join(stored, on=["country", "symbol", "date"], how="left")
+    same_basis = F.col("basis") == F.col("_basis")
+    # The later-based bar has already the factors that only the earlier-based one lacks.
+    ratio = product_of("_actions") / product_of("_actions", basis_column="_basis")
+    tolerance = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    equal = F.lit(True)
+    for column in _PRICES:
+        scaled = F.abs(F.col(column) * ratio - F.col(f"_{column}")) <= tolerance * ratio
+        equal &= F.when(same_basis, F.col(column).eqNullSafe(F.col(f"_{column}"))).otherwise(
+            F.coalesce(scaled, F.col(column).eqNullSafe(F.col(f"_{column}")))
+        )
+    volume = F.abs(F.col("volume") / ratio - F.col("_volume")) <= F.greatest(F.lit(1.0), 0.01 * F.col("_volume"))
+    equal &= F.when(same_basis, F.col("volume") == F.col("_volume")).otherwise(volume)
+    for column in ("value", "reference"):  # a source that does not give them takes nothing back
+        equal &= F.col(column).isNull() | F.col(column).eqNullSafe(F.col(f"_{column}"))
+    equal &= (F.col("provisional") == F.col("_provisional")) & (F.col("market") == F.col("_market"))
+    known = F.col("_close").isNotNull()
+    return rows.where(~known | ~equal).select(*new.columns)
+
+
+def _coverage(
+    lake: Lake, sessions: DataFrame, low: date, high: date, settings: Settings, outcome: Outcome
+) -> None:
+    """Bars against the active shares known, per market and session; sessions below the floor are named."""
+    span = (F.col("date") >= F.lit(low)) & (F.col("date") <= F.lit(high))
+    bars = lake.read("prices").where(span).groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
+    known = active_counts(lake.read("symbols"), sessions).where(span & (F.col("known") > 0))
+    rows = known.join(bars, on=["market", "date"], how="inner").withColumn(
+        "coverage", F.col("bars") / F.col("known")
+    ).persist()
+    latest = rows.groupBy("market").agg(F.max_by("coverage", "date").alias("coverage")).collect()
+    low_days = rows.where(F.col("coverage") < settings.coverage_floor)
+    below = low_days.groupBy("market").agg(F.count(F.lit(1)).alias("n"), F.min("date"), F.max("date")).collect()
+    outcome.details["coverage"] = {row["market"]: round(row["coverage"], 4) for row in latest}
+    if not latest:
+        outcome.say("coverage: no symbols are known; run jobs/collect_symbols.py to have it checked")
+    for row in below:
+        outcome.say(
+            f"coverage: {row['market']} has bars for less than {settings.coverage_floor:.0%} of its shares on "
+            f"{row['n']} sessions from {row[2]} to {row[3]}"
+        )
+    outcome.details["sessions_below_coverage"] = {row["market"]: row["n"] for row in below}

@@ -1,0 +1,61 @@
+"""The one interface that every source meets, and the shape of what it hands over.
+
+A source hands over what it was given, unjudged: dates and numbers it could not read are null and say so in
+``problem``; prices/quality.py decides what enters the lake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["ACTIONS", "BARS", "INDICES", "SYMBOLS", "Request", "Source"]
+
+# market: null where the source does not say. basis: the date up to which splits are already in the prices.
+BARS = (
+    "country string, symbol string, date date, market string, open double, high double, low double, "
+    "close double, volume double, value double, reference double, basis date, provisional boolean, problem string"
+)
+SYMBOLS = (
+    "country string, symbol string, valid_from date, name string, market string, market_cap double, "
+    "listed_shares bigint, is_etf boolean, is_warning boolean, is_administration boolean, is_halted boolean, "
+    "active boolean"
+)
+ACTIONS = (
+    "country string, symbol string, ex_date date, kind string, factor double, amount double, "
+    "applied_by_source boolean, confirmed boolean, evidence string"
+)
+INDICES = "index string, date date, open double, high double, low double, close double, volume double"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a source: markets (empty: all it has) and the first and last session, both included."""
+
+    markets: Sequence[str] = ()
+    start: date | None = None
+    end: date | None = None
+
+
+class Source(Protocol):
+    """``name`` goes into the tables; ``whole_listing`` says that symbols() names every share of its markets,
+    so that one it no longer names has left the exchange."""
+
+    name: str
+    whole_listing: bool
+
+    def symbols(self, spark: SparkSession, request: Request) -> DataFrame:
+        """Rows of SYMBOLS, one for each change of a share, each valid from its date."""
+
+    def bars(self, spark: SparkSession, request: Request) -> DataFrame:
+        """Rows of BARS; duplicates and nonsense included."""
+
+    def actions(self, spark: SparkSession, request: Request) -> DataFrame:
+        """Rows of ACTIONS with an ex-date in the span."""
+
+    def indices(self, spark: SparkSession, request: Request) -> DataFrame:
+        """Rows of INDICES."""

@@ -1,0 +1,296 @@
+"""Every Delta table of the lake, declared once: columns, key, layout and CHECK constraints.
+
+Units: prices in the share's own currency (KR: KRW, US: USD), volumes in shares, ``value`` and ``market_cap`` in
+currency. A day is the exchange's session date; a moment is UTC. Column mapping, deletion vectors and type
+widening stay off: the viewer reads with deltalake, which these break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["TABLES", "Table", "table"]
+
+_SHARE = "country IN ('KR', 'US') AND length(symbol) > 0"
+_MARKET = "market IN ('KOSPI', 'KOSDAQ', 'NASDAQ', 'NYSE')"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. ``key`` is unique; ``cluster`` is what its files are laid out by; ``stamps`` never count as a change."""
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    cluster: tuple[str, ...] = ()
+    checks: Mapping[str, str] = field(default_factory=dict)
+    stamps: tuple[str, ...] = ()
+    made_by: str = ""
+
+    @property
+    def ddl(self) -> str:
+        """The schema as a DDL string, as ``spark.createDataFrame`` and ``StructType.fromDDL`` take it."""
+        return ", ".join(f"`{name}` {kind}" for name, kind in self.columns.items())
+
+
+_TABLES = [
+    Table(
+        "symbols",
+        {
+            "country": "string",
+            "symbol": "string",
+            "valid_from": "date",
+            "name": "string",
+            "market": "string",
+            "market_cap": "double",
+            "listed_shares": "bigint",
+            "is_etf": "boolean",
+            "is_warning": "boolean",
+            "is_administration": "boolean",
+            "is_halted": "boolean",
+            "active": "boolean",
+            "source": "string",
+            "collected_at": "timestamp",
+        },
+        key=("country", "symbol", "valid_from"),
+        cluster=("country", "symbol"),
+        checks={
+            "share": _SHARE,
+            "market": _MARKET,
+            "valid_from_known": "valid_from IS NOT NULL",
+            "active_known": "active IS NOT NULL",
+            "cap": "market_cap IS NULL OR market_cap >= 0",
+            "listed": "listed_shares IS NULL OR listed_shares >= 0",
+        },
+        stamps=("collected_at",),
+        made_by="jobs/collect_symbols.py",
+    ),
+    Table(
+        "prices",
+        {
+            "country": "string",
+            "symbol": "string",
+            "date": "date",
+            "market": "string",
+            "open": "double",
+            "high": "double",
+            "low": "double",
+            "close": "double",
+            "volume": "bigint",
+            "value": "double",
+            "reference": "double",
+            "source": "string",
+            "basis": "date",
+            "provisional": "boolean",
+            "flags": "array<string>",
+            "collected_at": "timestamp",
+        },
+        key=("country", "symbol", "date"),
+        cluster=("date", "symbol"),
+        checks={
+            "share": _SHARE,
+            "market": _MARKET,
+            "date_known": "date IS NOT NULL",
+            "close_positive": "close > 0",
+            "volume_not_negative": "volume >= 0",
+            "traded_bar_has_prices": "volume = 0 OR (open > 0 AND high > 0 AND low > 0)",
+            "low_not_above_high": "low <= high",
+            "basis_not_before_date": "basis >= date",
+        },
+        stamps=("collected_at",),
+        made_by="jobs/collect_prices.py",
+    ),
+    Table(
+        "prices_rejected",
+        {
+            "reject_id": "string",
+            "country": "string",
+            "symbol": "string",
+            "date": "string",
+            "reason": "string",
+            "row": "string",
+            "source": "string",
+            "collected_at": "timestamp",
+        },
+        key=("reject_id",),
+        checks={"reason_given": "length(reason) > 0", "id_given": "length(reject_id) = 64"},
+        stamps=("collected_at",),
+        made_by="jobs/collect_prices.py",
+    ),
+    Table(
+        "indices",
+        {
+            "index": "string",
+            "date": "date",
+            "open": "double",
+            "high": "double",
+            "low": "double",
+            "close": "double",
+            "volume": "double",
+            "source": "string",
+            "collected_at": "timestamp",
+        },
+        key=("index", "date"),
+        cluster=("index", "date"),
+        checks={
+            "index_known": "index IN ('KOSPI', 'KOSDAQ', 'NASDAQ')",
+            "date_known": "date IS NOT NULL",
+            "close_positive": "close > 0",
+        },
+        stamps=("collected_at",),
+        made_by="jobs/collect_prices.py",
+    ),
+    Table(
+        "actions",
+        {
+            "country": "string",
+            "symbol": "string",
+            "ex_date": "date",
+            "kind": "string",
+            "factor": "double",
+            "amount": "double",
+            "applied_by_source": "boolean",
+            "confirmed": "boolean",
+            "evidence": "string",
+            "source": "string",
+            "collected_at": "timestamp",
+        },
+        key=("country", "symbol", "ex_date", "kind"),
+        cluster=("country", "symbol"),
+        checks={
+            "share": _SHARE,
+            "ex_date_known": "ex_date IS NOT NULL",
+            "kind_known": "kind IN ('split', 'bonus', 'rights', 'reduction', 'spin-off', 'dividend', 'unknown')",
+            "factor_positive": "factor IS NULL OR factor > 0",
+            "confirmed_known": "confirmed IS NOT NULL",
+        },
+        stamps=("collected_at",),
+        made_by="jobs/collect_prices.py",
+    ),
+    # The registry adds a column for each indicator it names.
+    Table(
+        "indicators",
+        {"country": "string", "symbol": "string", "date": "date", "market": "string", "close": "double",
+         "volume": "double"},
+        key=("country", "symbol", "date"),
+        cluster=("date", "symbol"),
+        checks={"share": _SHARE, "date_known": "date IS NOT NULL", "close_positive": "close > 0"},
+        made_by="jobs/compute_indicators.py",
+    ),
+    # The filters' states of each share's last 10 bars; the registry adds a column for each.
+    Table(
+        "indicator_state",
+        {"country": "string", "symbol": "string", "date": "date", "bars": "bigint"},
+        key=("country", "symbol", "date"),
+        checks={"share": _SHARE, "bars_positive": "bars > 0"},
+        made_by="jobs/compute_indicators.py",
+    ),
+    # The registry adds what the live indicators need (indicators/live.py).
+    Table(
+        "live_state",
+        {
+            "country": "string",
+            "symbol": "string",
+            "market": "string",
+            "as_of": "date",
+            "valid_session": "date",
+            "registry_hash": "string",
+            "bars": "bigint",
+            "tail_from": "date",
+            "close": "double",
+            "volume": "double",
+        },
+        key=("country", "symbol"),
+        checks={"share": _SHARE, "valid_after_as_of": "valid_session > as_of"},
+        made_by="jobs/compute_indicators.py",
+    ),
+    Table(
+        "watchlist",
+        {
+            "date": "date",
+            "country": "string",
+            "market": "string",
+            "list": "string",
+            "symbol": "string",
+            "name": "string",
+            "rank": "int",
+            "figures": "map<string,double>",
+            "rule_version": "string",
+        },
+        key=("date", "market", "list", "symbol"),
+        cluster=("date", "list"),
+        checks={"rank_positive": "rank > 0", "list_named": "length(list) > 0", "date_known": "date IS NOT NULL"},
+        made_by="jobs/scan_watchlists.py",
+    ),
+    Table(
+        "signals",
+        {
+            "signal_id": "string",
+            "country": "string",
+            "market": "string",
+            "symbol": "string",
+            "signal_type": "string",
+            "session": "date",
+            "timestamp": "timestamp",
+            "trigger_price": "double",
+            "indicators": "map<string,double>",
+            "rule_version": "string",
+        },
+        key=("signal_id",),
+        cluster=("session", "symbol"),
+        checks={"id_given": "length(signal_id) > 0", "price_positive": "trigger_price > 0"},
+        made_by="the live relay's archive",
+    ),
+    Table(
+        "signal_performance",
+        {
+            "signal_id": "string",
+            "evaluated_on": "date",
+            "entry_date": "date",
+            "entry_price": "double",
+            "return_1": "double",
+            "return_5": "double",
+            "return_20": "double",
+            "market_return_1": "double",
+            "market_return_5": "double",
+            "market_return_20": "double",
+            "best": "double",
+            "worst": "double",
+        },
+        key=("signal_id",),
+        checks={"id_given": "length(signal_id) > 0"},
+        made_by="the signals' evaluation",
+    ),
+    Table(
+        "runs",
+        {
+            "run_id": "string",
+            "job": "string",
+            "arguments": "map<string,string>",
+            "status": "string",
+            "started_at": "timestamp",
+            "finished_at": "timestamp",
+            "seconds": "double",
+            "rows_in": "bigint",
+            "rows_out": "bigint",
+            "rows_rejected": "bigint",
+            "versions": "map<string,bigint>",
+            "details": "string",
+            "error": "string",
+        },
+        key=("run_id",),
+        checks={"status_known": "status IN ('ok', 'failed')", "id_given": "length(run_id) > 0"},
+        made_by="every job",
+    ),
+]
+
+TABLES: Mapping[str, Table] = {item.name: item for item in _TABLES}
+
+
+def table(name: str) -> Table:
+    """The declaration of a table; a KeyError names the tables there are."""
+    try:
+        return TABLES[name]
+    except KeyError:
+        raise KeyError(f"no table {name!r}: there are {', '.join(TABLES)}") from None

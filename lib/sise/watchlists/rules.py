@@ -1,0 +1,167 @@
+"""Rules from conf/watchlists.json and people's own lists from conf/lists/*.txt, validated when they are loaded.
+
+A rule is a condition over the columns of one session's shares, written as a Spark SQL expression (``when``), or a
+crossing of two of them (``cross``: [a, "above" or "below", b]; the difference was ≤ 0 on the bar before and is > 0
+now, both warm). ``prev_x`` is the value of column x on the bar before: an average or extreme that an event is
+compared with must not contain the event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.window import Window
+
+from sise.errors import ConfigError
+
+__all__ = ["OwnList", "Rule", "load_lists", "load_rules"]
+
+_NAME = r"[a-z][a-z0-9_]*"
+_ENTRIES = {"name", "when", "cross", "rank_by", "top", "about"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One watchlist. ``rank_by`` is an expression with ``asc`` or ``desc`` behind it; ``top`` keeps that many per market."""
+
+    name: str
+    when: str
+    rank_by: str = "market_cap_usd desc"
+    top: int | None = None
+    about: str = ""
+
+    @property
+    def condition(self) -> Column:
+        return F.expr(self.when)
+
+    @property
+    def order(self) -> Column:
+        expression, _, direction = self.rank_by.rpartition(" ")
+        column = F.expr(expression)
+        return column.desc_nulls_last() if direction == "desc" else column.asc_nulls_last()
+
+    @property
+    def version(self) -> str:
+        """Changes when the rule's meaning does."""
+        return hashlib.sha256(json.dumps([self.when, self.rank_by, self.top]).encode()).hexdigest()[:12]
+
+    def columns(self, known: Iterable[str]) -> list[str]:
+        """The columns that the rule names: the figures that put a share on its list."""
+        words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", f"{self.when} {self.rank_by}"))
+        return [name for name in known if name in words]
+
+
+@dataclass(frozen=True)
+class OwnList:
+    """Somebody's own list: (country or None, symbol) pairs in the file's order."""
+
+    name: str
+    shares: tuple[tuple[str | None, str], ...]
+
+
+def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
+    """The rules of conf/watchlists.json. ``shares``: an (empty) frame with the columns that rules may use.
+
+    Raises ConfigError that lists every problem: an unknown column comes with the columns there are.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ConfigError(f"{path} is not JSON: {problem}") from problem
+    entries = content.get("rules") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ConfigError(f'{path}: an object with a list "rules" is expected')
+    rules, problems = [], []
+    for entry in entries:
+        try:
+            rule = _parse(entry)
+            _check(rule, shares)
+            rules.append(rule)
+        except ConfigError as problem:
+            problems.append(str(problem))
+    names = [rule.name for rule in rules]
+    problems += [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if problems:
+        raise ConfigError("\n".join([f"{path}:", *problems, f"columns: {', '.join(shares.columns)}"]))
+    return rules
+
+
+def _parse(entry: Any) -> Rule:
+    if not isinstance(entry, Mapping) or not re.fullmatch(_NAME, str(entry.get("name", ""))):
+        raise ConfigError(f"rule {entry!r}: an object with a name of small letters, digits and _ is expected")
+    name = entry["name"]
+    if unknown := set(entry) - _ENTRIES:
+        raise ConfigError(f"rule {name}: unknown entry {', '.join(sorted(unknown))}; there are {', '.join(sorted(_ENTRIES))}")
+    if ("when" in entry) == ("cross" in entry):
+        raise ConfigError(f"rule {name}: give it either when or cross")
+    when = _crossing(name, entry["cross"]) if "cross" in entry else entry["when"]
+    rank_by = entry.get("rank_by", "market_cap_usd desc")
+    if not isinstance(when, str) or not isinstance(rank_by, str):
+        raise ConfigError(f"rule {name}: when and rank_by are texts")
+    if not rank_by.rstrip().lower().endswith((" asc", " desc")):
+        raise ConfigError(f"rule {name}: rank_by {rank_by!r} must end in asc or desc")
+    top = entry.get("top")
+    if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
+        raise ConfigError(f"rule {name}: top {top!r} is not a number of 1 or more")
+    head, _, direction = rank_by.rstrip().rpartition(" ")
+    return Rule(name, when, f"{head} {direction.lower()}", top, str(entry.get("about", "")))
+
+
+def _crossing(name: str, pair: Any) -> str:
+    """a crosses above b: a − b ≤ 0 on the bar before, > 0 now. Null while either is not warm, which is no crossing."""
+    if not (isinstance(pair, Sequence) and len(pair) == 3 and pair[1] in ("above", "below")
+            and all(isinstance(side, str) and re.fullmatch(_NAME, side) for side in (pair[0], pair[2]))):
+        raise ConfigError(f'rule {name}: cross {pair!r} must be [column, "above" or "below", column]')
+    a, b = (pair[0], pair[2]) if pair[1] == "above" else (pair[2], pair[0])
+    return f"(prev_{a} - prev_{b} <= 0) AND ({a} - {b} > 0)"
+
+
+def _check(rule: Rule, shares: DataFrame) -> None:
+    """Lets Spark analyse the expressions over the columns there are: names, types, no aggregates."""
+    for what, expression in (("when", rule.when), ("rank_by", rule.rank_by.rpartition(" ")[0])):
+        if re.search(r"\b(select|rand|randn|uuid|current_\w+|now)\b", expression, re.IGNORECASE):
+            raise ConfigError(f"rule {rule.name}: {what} may only look at the share's own columns: {expression}")
+        try:
+            if what == "when":
+                shares.where(F.expr(expression)).schema  # noqa: B018 - a where refuses aggregates and non-booleans
+            else:
+                order = Window.partitionBy("market").orderBy(rule.order)
+                ranked = shares.select(F.row_number().over(order), F.expr(expression).alias("by"))
+                if isinstance(ranked.schema["by"].dataType, T.MapType | T.ArrayType | T.StructType):
+                    raise ConfigError(f"rule {rule.name}: rank_by {expression} is not a number or a text")
+        except ConfigError:
+            raise
+        except Exception as problem:
+            first = str(problem).strip().splitlines()[0]
+            raise ConfigError(f"rule {rule.name}: {what} {expression!r}: {first}") from problem
+
+
+def load_lists(folder: Path) -> list[OwnList]:
+    """People's own lists, by file name. Raises ConfigError that names file and line of what is no symbol."""
+    lists, problems = [], []
+    for path in sorted(folder.glob("*.txt")):
+        name = path.stem.lower()
+        if not re.fullmatch(_NAME, name):
+            problems.append(f"{path}: a list is named in small letters, digits and _")
+            continue
+        shares: list[tuple[str | None, str]] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            text = line.partition("#")[0].strip().upper()
+            match = re.fullmatch(r"(?:(KR|US):)?([A-Z0-9][A-Z0-9.\-]{0,11})", text)
+            if text and match is None:
+                problems.append(f"{path}:{number}: {line.strip()!r} is not a symbol like 005930, KR:005930 or BRK-B")
+            elif match is not None and (match[1], match[2]) not in shares:
+                shares.append((match[1], match[2]))
+        lists.append(OwnList(name, tuple(shares)))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return lists

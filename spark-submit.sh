@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Starts any job: ./spark-submit.sh [spark-submit options] jobs/x.py [arguments]
+#
+# It finds the venv, Java, conf/, the locked jars and the package, and hands everything to Spark's own spark-submit.
+# Nothing here is needed on a cluster: there, give spark-submit the same properties file, jars and package.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+usage() {
+    echo "usage: ./spark-submit.sh [spark-submit options] jobs/JOB.py [arguments]"
+    echo
+    echo "jobs (./spark-submit.sh jobs/JOB.py --help for the arguments of one):"
+    for job in "$here"/jobs/*.py; do
+        printf '  jobs/%-24s %s\n' "$(basename "$job")" "$(sed -n '1s/^"""\(.*[^"]\)"*$/\1/p' "$job")"
+    done
+    echo
+    echo "environment: SISE_MASTER (default local[*]; spark://…, yarn, k8s://…), SISE_LAKE (default ./lake), JAVA_HOME"
+    echo "settings: conf/sise.env.example"
+}
+
+fail() { echo "spark-submit.sh: $*" >&2; exit 1; }
+
+case "${1:-}" in ''|-h|--help) usage; exit 0 ;; esac
+
+python="$here/.venv/bin/python"
+[ -x "$python" ] || fail "$here/.venv is missing: run 'make setup' first"
+spark_home=$("$python" -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])') \
+    || fail "the venv has no pyspark: run 'make setup'"
+JAVA_HOME=$("$python" "$here/tools/bootstrap.py" java) || exit 1
+export JAVA_HOME SPARK_HOME="$spark_home"
+
+jars=$(ls "$here"/.local/jars/spark/*.jar 2>/dev/null | paste -sd, -) || true
+[ -n "$jars" ] || fail "$here/.local/jars/spark holds no jars: run 'make setup'"
+package="$here/.local/build/sise.zip"
+"$python" "$here/tools/bootstrap.py" package "$package"
+
+# The caller's own --jars and --py-files come on top of ours; spark-submit itself would take only the last.
+py_files="$package"
+options=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --jars) [ $# -gt 1 ] || fail "--jars needs a value"; jars="$jars,$2"; shift 2 ;;
+        --jars=*) jars="$jars,${1#--jars=}"; shift ;;
+        --py-files) [ $# -gt 1 ] || fail "--py-files needs a value"; py_files="$py_files,$2"; shift 2 ;;
+        --py-files=*) py_files="$py_files,${1#--py-files=}"; shift ;;
+        *.py) break ;;
+        -*=*|--supervise|--verbose|-v) options+=("$1"); shift ;;
+        -*) [ $# -gt 1 ] || fail "$1 needs a value"; options+=("$1" "$2"); shift 2 ;;
+        *) break ;;
+    esac
+done
+[ $# -gt 0 ] || fail "no job given; ./spark-submit.sh --help lists them"
+[ -f "$1" ] || fail "$1 does not exist; ./spark-submit.sh --help lists the jobs"
+
+master=${SISE_MASTER:-local[*]}
+case "$master" in local*)
+    # On one machine everything stays on it, the Spark UI too.
+    export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
+    options=(--conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1 ${options[@]+"${options[@]}"}) ;;
+esac
+[ -t 2 ] && progress=true || progress=false
+events="$here/.local/spark-events"
+mkdir -p "$events"
+export SPARK_CONF_DIR="$here/conf"
+export PYSPARK_PYTHON=${PYSPARK_PYTHON:-$python} PYSPARK_DRIVER_PYTHON=${PYSPARK_DRIVER_PYTHON:-$python}
+export SISE_CONF=${SISE_CONF:-$here/conf} SISE_LOCAL=${SISE_LOCAL:-$here/.local}
+export JDK_JAVA_OPTIONS=${JDK_JAVA_OPTIONS:-}
+[ -n "$JDK_JAVA_OPTIONS" ] || unset JDK_JAVA_OPTIONS
+
+exec "$spark_home/bin/spark-submit" \
+    --master "$master" \
+    --properties-file "$here/conf/spark-defaults.conf" \
+    --jars "$jars" --py-files "$py_files" \
+    --conf spark.eventLog.dir="file://$events" \
+    --conf spark.ui.showConsoleProgress="$progress" \
+    ${options[@]+"${options[@]}"} "$@"

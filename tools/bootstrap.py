@@ -1,0 +1,286 @@
+"""Brings what a fresh machine lacks: Java, the venv, the locked jars. Only Python's standard library is used.
+
+    bootstrap.py setup              everything below, in order
+    bootstrap.py java               prints JAVA_HOME of a Java 17 or later
+    bootstrap.py jars               brings the jars of conf/jars.lock, each checked against its SHA-256
+    bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+LOCAL = HERE / ".local"
+VENV = HERE / ".venv"
+LOCK = HERE / "conf" / "requirements.lock"
+JARS_LOCK = HERE / "conf" / "jars.lock"
+TESTED_JAVA = (17, 21)
+
+
+class Problem(Exception):
+    """What went wrong and what to do about it."""
+
+
+def say(line: str) -> None:
+    print(f"setup: {line}", file=sys.stderr, flush=True)
+
+
+# Java ---------------------------------------------------------------------------------------------------------
+
+
+def java_version(home: Path) -> int:
+    """The major version of the Java at ``home``; 0 where there is none."""
+    release = home / "release"
+    if not (home / "bin" / "java").exists():
+        return 0
+    text = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
+    match = re.search(r'JAVA_VERSION="(?:1\.)?(\d+)', text)
+    if match is None:
+        try:
+            answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return 0
+        match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    return int(match[1]) if match else 0
+
+
+def java_candidates() -> list[Path]:
+    found = []
+    if os.environ.get("JAVA_HOME"):
+        found.append(Path(os.environ["JAVA_HOME"]))
+    on_path = shutil.which("java")
+    if on_path:
+        found.append(Path(on_path).resolve().parent.parent)
+    for pattern in ("/usr/lib/jvm/*", "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
+                    "/Library/Java/JavaVirtualMachines/*/Contents/Home"):
+        found += sorted(Path("/").glob(pattern.lstrip("/")))
+    found += sorted((Path.home() / ".jdk").glob("*")) + sorted((Path.home() / ".jdk").glob("*/Contents/Home"))
+    return found
+
+
+def find_java() -> Path | None:
+    """A Java of a tested version, else any later one. An explicit JAVA_HOME of 17 or later is taken as it is."""
+    explicit = os.environ.get("JAVA_HOME")
+    if explicit and java_version(Path(explicit)) >= TESTED_JAVA[0]:
+        return Path(explicit)
+    versions = [(java_version(home), home) for home in java_candidates()]
+    tested = [home for version, home in versions if version in TESTED_JAVA]
+    later = [home for version, home in versions if version > TESTED_JAVA[0]]
+    return next(iter([*tested, *later]), None)
+
+
+def bring_java() -> Path:
+    """Finds Java, or installs it: as root through apt, else with install-jdk into the user's home."""
+    home = find_java()
+    if home is not None:
+        return home
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        say("no Java 17 or later: installing it with apt-get")
+        quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update", "-qq"], **quiet)
+        for package in ("openjdk-21-jre-headless", "openjdk-17-jre-headless"):
+            done = subprocess.run(["apt-get", "install", "-y", "-qq", package], stderr=subprocess.DEVNULL, **quiet)
+            home = find_java() if done.returncode == 0 else None
+            if home is not None:
+                return home
+    say("no Java 17 or later: downloading Temurin 21 into your home (install-jdk)")
+    script = "import jdk; print(jdk.install('21', jre=True))"
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "-q", "install-jdk==1.1.0"]
+    if subprocess.run(pip).returncode == 0:
+        subprocess.run([str(VENV / "bin" / "python"), "-c", script], stdout=subprocess.DEVNULL)
+    home = find_java()
+    if home is None:
+        raise Problem(
+            "Java 17 or 21 is needed and could not be installed here. Install it (Debian, Ubuntu: "
+            "'sudo apt-get install openjdk-17-jre-headless'; macOS: 'brew install openjdk@21'; others: adoptium.net) "
+            "or point JAVA_HOME at one, and run this again."
+        )
+    return home
+
+
+# The venv -----------------------------------------------------------------------------------------------------
+
+
+def bring_venv() -> None:
+    """Creates .venv and installs exactly the locked packages, each checked against its hash."""
+    if sys.version_info < (3, 11):
+        raise Problem(f"Python 3.11 or later is needed; this is {platform.python_version()} ({sys.executable})")
+    stamp = VENV / ".sise-lock"
+    wanted = hashlib.sha256(LOCK.read_bytes() + (HERE / "setup.cfg").read_bytes()).hexdigest()
+    python = VENV / "bin" / "python"
+    if stamp.is_file() and stamp.read_text() == wanted and python.exists():
+        return
+    say(f"creating {VENV.name} and installing the locked packages (a few minutes the first time)")
+    if not python.exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
+        _create_venv()
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    steps = [
+        [*pip, "--require-hashes", "-r", str(LOCK)],
+        [*pip, "--no-deps", "--no-build-isolation", "-e", str(HERE)],
+    ]
+    for step in steps:
+        if subprocess.run(step).returncode:
+            raise Problem("pip could not install the packages: see its message above, and run this again")
+    stamp.write_text(wanted)
+
+
+def _create_venv() -> None:
+    shutil.rmtree(VENV, ignore_errors=True)
+    try:
+        venv.create(VENV, with_pip=True, symlinks=True)
+        return
+    except (subprocess.CalledProcessError, SystemExit, OSError, ImportError):
+        shutil.rmtree(VENV, ignore_errors=True)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if shutil.which("apt-get") and os.geteuid() == 0:  # Debian keeps ensurepip in a package of its own
+        say("this Python has no ensurepip: installing python3-venv with apt-get")
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL, env=env)
+        for package in (f"python{version}-venv", "python3-venv"):
+            subprocess.run(["apt-get", "install", "-y", "-qq", package], stdout=subprocess.DEVNULL, env=env)
+        if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode == 0:
+            return
+    raise Problem(f"this Python cannot create a venv: install python{version}-venv, and run this again")
+
+
+# The jars -----------------------------------------------------------------------------------------------------
+
+
+def locked_jars() -> list[tuple[str, str, str, str, str]]:
+    """(set, group, name, version, sha256) of every line of conf/jars.lock."""
+    jars = []
+    for number, line in enumerate(JARS_LOCK.read_text(encoding="utf-8").splitlines(), 1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        if len(fields) != 3 or fields[1].count(":") != 2 or not re.fullmatch(r"[0-9a-f]{64}", fields[2]):
+            raise Problem(f"{JARS_LOCK}:{number}: 'set group:name:version sha256' is expected, not {line!r}")
+        jars.append((fields[0], *fields[1].split(":"), fields[2]))
+    return jars
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def bring_jars(java: Path) -> None:
+    """Brings each missing jar with the Ivy that pyspark ships, and checks every one, new or not."""
+    missing = []
+    for kind, group, name, version, wanted in locked_jars():
+        path = LOCAL / "jars" / kind / f"{name}-{version}.jar"
+        if not path.is_file():
+            missing.append((path, group, name, version, wanted))
+        elif sha256(path) != wanted:
+            raise Problem(_wrong_hash(path, wanted))
+    kept = {LOCAL / "jars" / k / f"{n}-{v}.jar" for k, _, n, v, _ in locked_jars()}
+    for path in (LOCAL / "jars").glob("*/*.jar"):
+        if path not in kept:  # from an earlier lock: two versions of a class must not meet
+            path.unlink()
+    if not missing:
+        return
+    spark_jars = next((VENV / "lib").glob("python3*/site-packages/pyspark/jars"), None)
+    if spark_jars is None:
+        raise Problem("the venv has no pyspark: run 'make setup'")
+    say(f"bringing {len(missing)} locked jars")
+    with tempfile.TemporaryDirectory() as scratch:
+        for path, group, name, version, wanted in missing:
+            fetched = _fetch(java, spark_jars, Path(scratch), group, name, version)
+            if sha256(fetched) != wanted:
+                raise Problem(_wrong_hash(fetched, wanted, f"{group}:{name}:{version}"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            shutil.copyfile(fetched, part)
+            part.replace(path)
+
+
+def _wrong_hash(path: Path, wanted: str, what: str = "") -> str:
+    return (
+        f"{what or path} is not the file that conf/jars.lock names: its SHA-256 is {sha256(path)}, not {wanted}. "
+        + ("Delete it and run this again; if it comes back, " if not what else "If that is so again, ")
+        + "somebody changed the jar or the lock: do not use it before you know which."
+    )
+
+
+def _fetch(java: Path, spark_jars: Path, scratch: Path, group: str, name: str, version: str) -> Path:
+    command = [
+        str(java / "bin" / "java"), "-cp", f"{spark_jars}/*", "org.apache.ivy.Main", "-cache", str(scratch / "cache"),
+        "-dependency", group, name, version, "-notransitive", "-types", "jar", "bundle",
+        "-retrieve", str(scratch / "[artifact]-[revision].[ext]"),
+    ]
+    for attempt in (1, 2, 3):
+        answer = subprocess.run(command, capture_output=True, text=True)
+        fetched = scratch / f"{name}-{version}.jar"
+        if answer.returncode == 0 and fetched.is_file():
+            return fetched
+        time.sleep(2 * attempt)
+    lines = [line for line in answer.stdout.splitlines() if "UNRESOLVED" in line or "ERROR" in line or "not found" in line]
+    raise Problem(f"{group}:{name}:{version} could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
+                  "Is the network there? Run this again: what has arrived is kept.")
+
+
+# The package for Spark's workers --------------------------------------------------------------------------------
+
+
+def build_package(target: Path) -> None:
+    """Zips lib/sise, if a file is newer than the zip."""
+    files = sorted((HERE / "lib" / "sise").rglob("*.py"))
+    newest = max(path.stat().st_mtime for path in files)
+    if target.is_file() and target.stat().st_mtime >= newest:
+        with zipfile.ZipFile(target) as present:
+            if len(present.namelist()) == len(files):
+                return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(f".{os.getpid()}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, path.relative_to(HERE / "lib").as_posix())
+    part.replace(target)
+
+
+def setup() -> None:
+    started = time.monotonic()
+    bring_venv()
+    java = bring_java()
+    bring_jars(java)
+    build_package(LOCAL / "build" / "sise.zip")
+    if time.monotonic() - started > 5:
+        say(f"ready after {time.monotonic() - started:.0f} s")
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        match arguments:
+            case ["setup"]:
+                setup()
+            case ["java"]:
+                home = find_java()
+                if home is None:
+                    raise Problem("no Java 17 or later was found: run 'make setup', or point JAVA_HOME at one")
+                print(home)
+            case ["jars"]:
+                bring_jars(bring_java())
+            case ["package", target]:
+                build_package(Path(target))
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 2
+    except Problem as problem:
+        say(str(problem))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
