@@ -12,9 +12,7 @@ parser.add_argument("--date", type=iso_date, metavar="DATE", help="the session (
 
 
 def work(job: Context) -> Outcome:
-    return scan_watchlists(
-        job.spark, job.lake, job.registry, job.settings, dict(job.calendars), job.args.date
-    )
+    return scan_watchlists(job.spark, job.lake, job.registry, job.settings, dict(job.calendars), job.args.date)
 
 
 if __name__ == "__main__":

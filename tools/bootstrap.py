@@ -1,9 +1,9 @@
 """Brings what a fresh machine lacks: Java, the venv, the locked jars. Only Python's standard library is used.
 
-    bootstrap.py setup              everything below, in order
-    bootstrap.py java               prints JAVA_HOME of a Java 17 or later
-    bootstrap.py jars               brings the jars of conf/jars.lock, each checked against its SHA-256
-    bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
+bootstrap.py setup              everything below, in order
+bootstrap.py java               prints JAVA_HOME of a Java 17 or later
+bootstrap.py jars               brings the jars of conf/jars.lock, each checked against its SHA-256
+bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
 """
 
 from __future__ import annotations
@@ -63,8 +63,11 @@ def java_candidates() -> list[Path]:
     on_path = shutil.which("java")
     if on_path:
         found.append(Path(on_path).resolve().parent.parent)
-    for pattern in ("/usr/lib/jvm/*", "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
-                    "/Library/Java/JavaVirtualMachines/*/Contents/Home"):
+    for pattern in (
+        "/usr/lib/jvm/*",
+        "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
+        "/Library/Java/JavaVirtualMachines/*/Contents/Home",
+    ):
         found += sorted(Path("/").glob(pattern.lstrip("/")))
     found += sorted((Path.home() / ".jdk").glob("*")) + sorted((Path.home() / ".jdk").glob("*/Contents/Home"))
     return found
@@ -215,9 +218,22 @@ def _wrong_hash(path: Path, wanted: str, what: str = "") -> str:
 
 def _fetch(java: Path, spark_jars: Path, scratch: Path, group: str, name: str, version: str) -> Path:
     command = [
-        str(java / "bin" / "java"), "-cp", f"{spark_jars}/*", "org.apache.ivy.Main", "-cache", str(scratch / "cache"),
-        "-dependency", group, name, version, "-notransitive", "-types", "jar", "bundle",
-        "-retrieve", str(scratch / "[artifact]-[revision].[ext]"),
+        str(java / "bin" / "java"),
+        "-cp",
+        f"{spark_jars}/*",
+        "org.apache.ivy.Main",
+        "-cache",
+        str(scratch / "cache"),
+        "-dependency",
+        group,
+        name,
+        version,
+        "-notransitive",
+        "-types",
+        "jar",
+        "bundle",
+        "-retrieve",
+        str(scratch / "[artifact]-[revision].[ext]"),
     ]
     for attempt in (1, 2, 3):
         answer = subprocess.run(command, capture_output=True, text=True)
@@ -225,9 +241,13 @@ def _fetch(java: Path, spark_jars: Path, scratch: Path, group: str, name: str, v
         if answer.returncode == 0 and fetched.is_file():
             return fetched
         time.sleep(2 * attempt)
-    lines = [line for line in answer.stdout.splitlines() if "UNRESOLVED" in line or "ERROR" in line or "not found" in line]
-    raise Problem(f"{group}:{name}:{version} could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
-                  "Is the network there? Run this again: what has arrived is kept.")
+    lines = [
+        line for line in answer.stdout.splitlines() if "UNRESOLVED" in line or "ERROR" in line or "not found" in line
+    ]
+    raise Problem(
+        f"{group}:{name}:{version} could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
+        "Is the network there? Run this again: what has arrived is kept."
+    )
 
 
 # The package for Spark's workers --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -54,7 +54,9 @@ class Lake:
         return replace(base, columns={**base.columns, **self._extra.get(name, {})})
 
     def schema(self, name: str) -> T.StructType:
-        return T.StructType.fromDDL(self.declared(name).ddl)
+        schema = T.StructType.fromDDL(self.declared(name).ddl)
+        assert isinstance(schema, T.StructType)
+        return schema
 
     def exists(self, name: str) -> bool:
         if name not in self._known and DeltaTable.isDeltaTable(self.spark, self.path(name)):
@@ -84,7 +86,9 @@ class Lake:
     def require(self, name: str) -> DataFrame:
         """The table; if it does not exist, an error that names the job which makes it."""
         if not self.exists(name):
-            raise SiseError(f"{self.path(name)} does not exist yet: run {table(name).made_by} first (SISE_LAKE={self.root})")
+            raise SiseError(
+                f"{self.path(name)} does not exist yet: run {table(name).made_by} first (SISE_LAKE={self.root})"
+            )
         return self.read(name)
 
     def changes(self, name: str, since: int, newest: int) -> DataFrame | None:
@@ -146,13 +150,14 @@ class Lake:
         """
         what = self.declared(name)
         self.ensure(name)
-        span = self._span(what, rows if deletes is None else rows.select(*what.key).unionByName(deletes.select(*what.key)))
+        span = self._span(
+            what, rows if deletes is None else rows.select(*what.key).unionByName(deletes.select(*what.key))
+        )
         if span == "":
             return Written()
         if self.read(name).alias("t").where(span).isEmpty():  # nothing to compare with: the usual new session
-            rows = rows.persist()
             self.append(name, rows)
-            return Written(inserted=rows.count())
+            return Written(inserted=self._appended(name))
         target = DeltaTable.forPath(self.spark, self.path(name))
         source = self._select(name, rows).withColumn("_delete", F.lit(False))
         if deletes is not None:
@@ -160,10 +165,12 @@ class Lake:
             source = source.unionByName(gone, allowMissingColumns=True)
         match = " AND ".join([*(f"t.`{c}` = s.`{c}`" for c in what.key), *([span] if span != "true" else [])])
         values = [c for c in what.columns if c not in what.key]
-        differs = " OR ".join(f"NOT (t.`{c}` <=> s.`{c}`)" for c in values if c not in what.stamps and not _is_map(what, c))
+        differs = " OR ".join(
+            f"NOT (t.`{c}` <=> s.`{c}`)" for c in values if c not in what.stamps and not _is_map(what, c)
+        )
         maps = [f"NOT (map_entries(t.`{c}`) <=> map_entries(s.`{c}`))" for c in values if _is_map(what, c)]
         differs = " OR ".join(filter(None, [differs, *maps])) or "false"
-        columns = {f"`{c}`": f"s.`{c}`" for c in what.columns}
+        columns: dict[str, str | Column] = {f"`{c}`": f"s.`{c}`" for c in what.columns}
         result = (
             target.alias("t")
             .merge(source.alias("s"), match)
@@ -176,6 +183,11 @@ class Lake:
         return Written(
             int(result["num_inserted_rows"]), int(result["num_updated_rows"]), int(result["num_deleted_rows"])
         )
+
+    def _appended(self, name: str) -> int:
+        """How many rows the last commit wrote, by its own metrics."""
+        commit = DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]
+        return int(commit["operationMetrics"]["numOutputRows"])
 
     def _span(self, what: Table, keys: DataFrame) -> str:
         """A condition on the target that lets Delta skip files outside the rows' dates; '' where there are no rows."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.storagelevel import StorageLevel
 
 from sise.errors import SiseError
 
-__all__ = ["described", "open_session"]
+__all__ = ["STEPS", "Hold", "described", "open_session"]
 
 
 def open_session(name: str) -> SparkSession:
     """The session that spark-submit configured (conf/spark-defaults.conf, jars); says so where Delta is missing."""
     spark = SparkSession.builder.appName(f"sise {name}").getOrCreate()
-    if "DeltaSparkSessionExtension" not in spark.conf.get("spark.sql.extensions", ""):
+    if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         spark.stop()
         raise SiseError(
             "this Spark session has no Delta Lake: start the job with ./spark-submit.sh, or give spark-submit the "
@@ -24,13 +27,46 @@ def open_session(name: str) -> SparkSession:
     return spark
 
 
+# (what, seconds) of the steps this process has run, for the run's record.
+STEPS: list[tuple[str, float]] = []
+
+
+class Hold:
+    """Keeps frames for the length of a block: ``hold(frame)`` persists it, the block's end lets all of them go.
+
+    A frame left persisted would answer for the next, equal query on a table that has moved on.
+    """
+
+    def __init__(self) -> None:
+        self._frames: list[DataFrame] = []
+
+    def __call__(self, frame: DataFrame) -> DataFrame:
+        self._frames.append(frame.persist(StorageLevel.MEMORY_AND_DISK))
+        return frame
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for frame in reversed(self._frames):
+            frame.unpersist()
+        self._frames.clear()
+
+
 @contextmanager
 def described(spark: SparkSession, what: str) -> Iterator[None]:
-    """Spark jobs started inside carry ``what`` as their description; the one before comes back afterwards."""
+    """Spark jobs started inside carry ``what`` as their description; the one before comes back afterwards.
+
+    On a terminal the step is announced; its seconds are kept in STEPS.
+    """
     context = spark.sparkContext
     before = context.getLocalProperty("spark.job.description")
     context.setJobDescription(what)
+    if sys.stderr.isatty():
+        print(f"  … {what}", file=sys.stderr, flush=True)
+    started = time.monotonic()
     try:
         yield
     finally:
-        context.setLocalProperty("spark.job.description", before)
+        STEPS.append((what, round(time.monotonic() - started, 2)))
+        context.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]

@@ -18,7 +18,8 @@ _MARKET = "market IN ('KOSPI', 'KOSDAQ', 'NASDAQ', 'NYSE')"
 
 @dataclass(frozen=True)
 class Table:
-    """One table. ``key`` is unique; ``cluster`` is what its files are laid out by; ``stamps`` never count as a change."""
+    """One table. ``key`` is unique; ``cluster`` is what its files are laid out by; ``stamps``
+    never count as a change."""
 
     name: str
     columns: Mapping[str, str]
@@ -95,7 +96,7 @@ _TABLES = [
             "close_positive": "close > 0",
             "volume_not_negative": "volume >= 0",
             "traded_bar_has_prices": "volume = 0 OR (open > 0 AND high > 0 AND low > 0)",
-            "low_not_above_high": "low <= high",
+            "low_not_above_high": "volume = 0 OR low <= high",
             "basis_not_before_date": "basis >= date",
         },
         stamps=("collected_at",),
@@ -171,8 +172,14 @@ _TABLES = [
     # The registry adds a column for each indicator it names.
     Table(
         "indicators",
-        {"country": "string", "symbol": "string", "date": "date", "market": "string", "close": "double",
-         "volume": "double"},
+        {
+            "country": "string",
+            "symbol": "string",
+            "date": "date",
+            "market": "string",
+            "close": "double",
+            "volume": "double",
+        },
         key=("country", "symbol", "date"),
         cluster=("date", "symbol"),
         checks={"share": _SHARE, "date_known": "date IS NOT NULL", "close_positive": "close > 0"},

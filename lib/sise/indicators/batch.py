@@ -7,7 +7,7 @@ from typing import Tuple  # noqa: UP035 - the form in which Spark recognises an 
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sise.indicators.recursive import compute_filters
@@ -43,7 +43,7 @@ def with_indicators(
     return rows.select(*plain, *named, F.col("_f.filter_state").alias("filter_state"))
 
 
-def _filter_pass(registry: Registry, resumed: bool) -> Callable[..., object]:
+def _filter_pass(registry: Registry, resumed: bool) -> Callable[..., Column]:
     """The Arrow function over the sorted rows: whole shares at a time, whatever the batches are."""
     outputs = [*registry.recursive, *(c for extra in registry.extra for c in extra.columns)]
     fields = ", ".join(f"`{name}`: double" for name in outputs)
@@ -55,7 +55,7 @@ def _filter_pass(registry: Registry, resumed: bool) -> Callable[..., object]:
 
     # The type hint tells Spark which kind of function this is; nondeterministic keeps the optimizer from moving it.
     run.__annotations__ = {"batches": Iterator[Tuple[pa.Array, ...]], "return": Iterator[pa.Array]}  # noqa: UP006
-    return F.arrow_udf(run, returns).asNondeterministic()
+    return F.arrow_udf(run, returns).asNondeterministic()  # type: ignore[call-overload,no-any-return]
 
 
 def _whole_shares(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[list[pa.Array]]:
@@ -100,7 +100,8 @@ def _compute(registry: Registry, columns: list[pa.Array], resumed: bool) -> pa.S
             state = {name: columns[10 + i][int(start)].as_py() for i, name in enumerate(registry.state)}
         share = slice(first, end)
         total[share] = before + np.arange(1, end - first + 1)
-        for name, array in compute_filters(registry, *(bars[c][share] for c in ("high", "low", "close")), state).items():
+        found = compute_filters(registry, bars["high"][share], bars["low"][share], bars["close"][share], state)
+        for name, array in found.items():
             if name in values:
                 values[name][share] = array
         for extra in registry.extra:
@@ -113,13 +114,18 @@ def _compute(registry: Registry, columns: list[pa.Array], resumed: bool) -> pa.S
 
 
 def _struct(
-    registry: Registry, outputs: list[str], values: Mapping[str, np.ndarray], total: np.ndarray,
-    tail_from: pa.Array, keep: np.ndarray,
+    registry: Registry,
+    outputs: list[str],
+    values: Mapping[str, np.ndarray],
+    total: np.ndarray,
+    tail_from: pa.Array,
+    keep: np.ndarray,
 ) -> pa.StructArray:
     gone = pa.array(~keep)
     state = pa.StructArray.from_arrays(
         [pa.array(total), tail_from, *(pa.array(values[name], from_pandas=True) for name in registry.state)],
-        names=["bars", "tail_from", *registry.state], mask=gone,
+        names=["bars", "tail_from", *registry.state],
+        mask=gone,
     )
     arrays = [pa.array(values[name], from_pandas=True) for name in outputs]
     return pa.StructArray.from_arrays([*arrays, state], names=[*outputs, "filter_state"])

@@ -23,7 +23,7 @@ from sise.indicators.rolling import BAR_COLUMNS, with_rolling
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
-from sise.session import described
+from sise.session import Hold, described
 
 __all__ = ["compute_indicators"]
 
@@ -53,6 +53,7 @@ class _Run:
         self.prices = lake.read("prices", self.versions["prices"])
         self.actions = lake.read("actions", self.versions["actions"])
         self.outcome = Outcome(versions=dict(self.versions))
+        self.hold = Hold()
         self.state_columns = ["bars", "tail_from", *registry.state]
 
     def full(self, why: str) -> Outcome:
@@ -71,7 +72,7 @@ class _Run:
         as_of = self._last_sessions()
         shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
-            shares = self._with_state(shares).persist()
+            shares = self.hold(self._with_state(shares))
         rows = self._rows(shares, as_of)
         with described(self.spark, f"indicators: compute and write all rows from {start}"):
             self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
@@ -85,21 +86,23 @@ class _Run:
             actions = self.lake.changes("actions", done.actions, self.versions["actions"])
             if changes is None or actions is None:
                 return self.full("the change feed no longer reaches back to the last run")
-            keys = changes.select(*_SHARE, "date").distinct().persist()
+            keys = self.hold(changes.select(*_SHARE, "date").distinct())
             newest = {row["country"]: row[1] for row in keys.groupBy("country").agg(F.max("date")).collect()}
             before = {country: date.fromisoformat(day) for country, day in done.as_of.items()}
             as_of = {c: max(filter(None, (newest.get(c), before.get(c)))) for c in {*newest, *before}}
-            shares = self._with_state(self._affected(keys, actions, before, as_of)).persist()
+            shares = self.hold(self._with_state(self._affected(keys, actions, before, as_of)))
             counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         self._note("", mode="day")
         self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
-        self.outcome.say(f"{counts[0]} shares have new or changed bars: {counts[1]} continue from their state, "
-                         f"{counts[0] - counts[1]} start from their first bar")
+        self.outcome.say(
+            f"{counts[0]} shares have new or changed bars: {counts[1]} continue from their state, "
+            f"{counts[0] - counts[1]} start from their first bar"
+        )
         if counts[0] == 0:
             if as_of != before or self._moved(done):
                 self._replace_live(None, as_of)
             return self.outcome
-        rows = self._rows(shares, as_of, live=True).persist()
+        rows = self.hold(self._rows(shares, as_of, live=True))
         with described(self.spark, f"indicators: compute and merge {counts[0]} shares"):
             gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
@@ -131,7 +134,7 @@ class _Run:
         return starts.unionByName(again).groupBy(*_SHARE).agg(F.min("start").alias("start"))
 
     def _with_state(self, shares: DataFrame) -> DataFrame:
-        """Adds ``_state``: the newest state kept from before ``start``, null where the share starts from its first bar."""
+        """Adds ``_state``: the newest state kept from before ``start``, null for a share that starts over."""
         if self.registry.remembering:
             return shares.withColumn("_state", F.lit(None).cast(self._state_type()))
         states = self.lake.read("indicator_state")
@@ -162,7 +165,9 @@ class _Run:
         deep = F.col("_from").isNull() | (F.col("_from") < F.lit(since))
         far = shares.where(deep)
         prices = self.prices
-        parts = [prices.where(F.col("date") >= F.lit(since)).join(F.broadcast(shares.where(~deep)), on=_SHARE, how="inner")]
+        parts = [
+            prices.where(F.col("date") >= F.lit(since)).join(F.broadcast(shares.where(~deep)), on=_SHARE, how="inner")
+        ]
         if not far.isEmpty():
             parts.append(prices.join(F.broadcast(far), on=_SHARE, how="inner"))
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
@@ -187,10 +192,12 @@ class _Run:
             count = table.agg(F.count(F.lit(1)), F.count_distinct(*_SHARE)).collect()[0]
         self.outcome.rows_in = self.outcome.rows_out = count[0]
         self.outcome.details["shares"] = count[1]
-        newest = self.lake.read("indicator_state").groupBy(*_SHARE).agg(
-            F.max_by(F.struct(*self.state_columns), "date").alias("filter_state")
+        newest = (
+            self.lake.read("indicator_state")
+            .groupBy(*_SHARE)
+            .agg(F.max_by(F.struct(*self.state_columns), "date").alias("filter_state"))
         )
-        shares = newest.withColumn("_from", F.col("filter_state.tail_from")).persist()
+        shares = self.hold(newest.withColumn("_from", F.col("filter_state.tail_from")))
         with described(self.spark, "indicators: the bars that tomorrow's tick needs"):
             rows = with_rolling(self._tails(shares.drop("filter_state"), as_of), self.registry, live=True)
             rows = self._last_rows(rows.drop("bar_no", "tail_from"))
@@ -201,7 +208,7 @@ class _Run:
 
     def _last_rows(self, rows: DataFrame) -> DataFrame:
         last = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
-        return rows.withColumn("_n", F.row_number().over(last)).where("_n = 1").drop("_n").persist()
+        return rows.withColumn("_n", F.row_number().over(last)).where("_n = 1").drop("_n")
 
     def _states(self, rows: DataFrame) -> DataFrame:
         """indicator_state's rows out of ``filter_state``."""
@@ -209,7 +216,7 @@ class _Run:
         return rows.select(*_SHARE, "date", *[F.col(f"filter_state.{c}").alias(c) for c in self.state_columns])
 
     def _kept_states(self, shares: DataFrame) -> DataFrame:
-        """The states that stand: of shares not computed, and of the others those from before their first changed bar."""
+        """The states that stand: of shares not computed, of the others those before their first changed bar."""
         stored = self.lake.read("indicator_state").join(
             F.broadcast(shares.select(*_SHARE, "start")), on=_SHARE, how="left"
         )
@@ -220,9 +227,7 @@ class _Run:
         rows = states.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= KEPT_SESSIONS)
         return rows.drop("_n").coalesce(1)
 
-    def _replace_live(
-        self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None
-    ) -> None:
+    def _replace_live(self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None) -> None:
         """Replaces live_state: new rows for the shares computed, the others valid for the next session."""
         valid: Column = F.lit(None).cast("date")
         for country, day in as_of.items():
@@ -232,20 +237,25 @@ class _Run:
         if rows is not None:
             states = [c for c in self.registry.state if c not in self.registry.core]
             last = rows if shares is None else self._last_rows(rows)
-            parts.append(last.select(
-                *[c for c in last.columns if c in schema and c not in states],
-                F.col("date").alias("as_of"), F.lit(self.registry.hash).alias("registry_hash"),
-                F.col("filter_state.bars").alias("bars"), F.col("filter_state.tail_from").alias("tail_from"),
-                *[F.col(f"filter_state.{c}").alias(c) for c in states],
-            ))
+            parts.append(
+                last.select(
+                    *[c for c in last.columns if c in schema and c not in states],
+                    F.col("date").alias("as_of"),
+                    F.lit(self.registry.hash).alias("registry_hash"),
+                    F.col("filter_state.bars").alias("bars"),
+                    F.col("filter_state.tail_from").alias("tail_from"),
+                    *[F.col(f"filter_state.{c}").alias(c) for c in states],
+                )
+            )
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             parts.append(kept if shares is None else kept.join(F.broadcast(shares), on=_SHARE, how="left_anti"))
         live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
         done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
         with described(self.spark, "indicators: replace live_state for the next session"):
-            self.lake.replace("live_state", live.withColumn("valid_session", valid).coalesce(1),
-                              note=json.dumps(done, default=str))
+            self.lake.replace(
+                "live_state", live.withColumn("valid_session", valid).coalesce(1), note=json.dumps(done, default=str)
+            )
         self.outcome.details["as_of"] = dict(as_of)
 
     def _moved(self, done: _Progress) -> bool:
@@ -257,13 +267,20 @@ class _Run:
             self.outcome.say(f"{mode}: {why}")
         if names := self.registry.remembering:
             self.outcome.details["recomputed_from_first_bar"] = list(names)
-            self.outcome.say(f"{', '.join(names)} remember every bar: every share starts from its first one, so a day "
-                             "costs what its whole history costs")
+            self.outcome.say(
+                f"{', '.join(names)} remember every bar: every share starts from its first one, so a day "
+                "costs what its whole history costs"
+            )
 
 
 def compute_indicators(
-    spark: SparkSession, lake: Lake, registry: Registry, calendars: Mapping[str, Calendar], *,
-    full: bool = False, rebuild_from: date | None = None,
+    spark: SparkSession,
+    lake: Lake,
+    registry: Registry,
+    calendars: Mapping[str, Calendar],
+    *,
+    full: bool = False,
+    rebuild_from: date | None = None,
 ) -> Outcome:
     """Brings indicators, indicator_state and live_state up to date with prices and actions.
 
@@ -273,13 +290,22 @@ def compute_indicators(
     if full and rebuild_from:
         raise InputError("--full and --rebuild-from exclude each other: a full rebuild has every date")
     run = _Run(spark, lake, registry, calendars)
-    done = _progress(lake)
-    stale = done is None or done.registry != registry.hash or done.prices > run.versions["prices"]
+    with run.hold:
+        return _choose(run, _progress(lake), full, rebuild_from)
+
+
+def _choose(run: _Run, done: _Progress | None, full: bool, rebuild_from: date | None) -> Outcome:
+    stale = done is None or done.registry != run.registry.hash or done.prices > run.versions["prices"]
     if full:
         return run.full("asked for")
     if stale:
-        why = "nothing was computed before" if done is None else "conf/indicators.json changed" \
-            if done.registry != registry.hash else "prices are older than the last run"
+        why = (
+            "nothing was computed before"
+            if done is None
+            else "conf/indicators.json changed"
+            if done.registry != run.registry.hash
+            else "prices are older than the last run"
+        )
         return run.full(why)
     assert done is not None
     return run.rebuild_from(rebuild_from) if rebuild_from else run.day(done)

@@ -14,20 +14,76 @@ from typing import Any
 
 import numpy as np
 import talib
-from talib import abstract
+from talib import abstract as talib_abstract
 
 from sise.errors import ConfigError
 
 __all__ = ["Extra"]
 
+abstract: Any = talib_abstract
+
 _INPUTS = ("open", "high", "low", "close", "volume")
 # Functions of a fixed number of bars. All others remember every bar so far (a running total, a recursion, or a
 # moving average whose kind is a parameter): what is not known to forget is taken to remember.
 _FORGETTING = set(
-    "SMA WMA TRIMA MIDPOINT MIDPRICE MOM ROC ROCP ROCR ROCR100 WILLR CCI AROON AROONOSC BOP ULTOSC TRANGE STDDEV VAR "
-    "LINEARREG LINEARREG_ANGLE LINEARREG_INTERCEPT LINEARREG_SLOPE TSF BETA CORREL MAX MAXINDEX MIN MININDEX MINMAX "
-    "MINMAXINDEX SUM AVGPRICE MEDPRICE TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP FLOOR LN LOG10 SIN SINH SQRT "
-    "TAN TANH ADD DIV MULT SUB".split()
+    [
+        "SMA",
+        "WMA",
+        "TRIMA",
+        "MIDPOINT",
+        "MIDPRICE",
+        "MOM",
+        "ROC",
+        "ROCP",
+        "ROCR",
+        "ROCR100",
+        "WILLR",
+        "CCI",
+        "AROON",
+        "AROONOSC",
+        "BOP",
+        "ULTOSC",
+        "TRANGE",
+        "STDDEV",
+        "VAR",
+        "LINEARREG",
+        "LINEARREG_ANGLE",
+        "LINEARREG_INTERCEPT",
+        "LINEARREG_SLOPE",
+        "TSF",
+        "BETA",
+        "CORREL",
+        "MAX",
+        "MAXINDEX",
+        "MIN",
+        "MININDEX",
+        "MINMAX",
+        "MINMAXINDEX",
+        "SUM",
+        "AVGPRICE",
+        "MEDPRICE",
+        "TYPPRICE",
+        "WCLPRICE",
+        "ACOS",
+        "ASIN",
+        "ATAN",
+        "CEIL",
+        "COS",
+        "COSH",
+        "EXP",
+        "FLOOR",
+        "LN",
+        "LOG10",
+        "SIN",
+        "SINH",
+        "SQRT",
+        "TAN",
+        "TANH",
+        "ADD",
+        "DIV",
+        "MULT",
+        "SUB",
+    ]
 )
 # These count bars from the first one: over a tail the number would be another.
 _FORGETTING -= {"MAXINDEX", "MININDEX", "MINMAXINDEX"}
@@ -45,7 +101,9 @@ class Extra:
     def parse(cls, entry: object) -> Extra:
         """Raises ConfigError that names the valid functions or parameters."""
         if not isinstance(entry, dict) or not {"column", "function"} <= set(entry):
-            raise ConfigError(f"extra {entry!r}: an object with column, function and, if need be, parameters is expected")
+            raise ConfigError(
+                f"extra {entry!r}: an object with column, function and, if need be, parameters is expected"
+            )
         if unknown := set(entry) - {"column", "function", "parameters"}:
             raise ConfigError(f"extra {entry['column']!r}: unknown entry {', '.join(sorted(unknown))}")
         column, name = str(entry["column"]), str(entry["function"]).upper()
@@ -55,12 +113,16 @@ class Extra:
         if name not in functions:
             near = difflib.get_close_matches(name, functions, 3, 0.4)
             hint = f" Close to it: {', '.join(near)}." if near else ""
-            raise ConfigError(f"extra {column!r}: TA-Lib has no function {name!r}.{hint} It has: {', '.join(functions)}")
+            raise ConfigError(
+                f"extra {column!r}: TA-Lib has no function {name!r}.{hint} It has: {', '.join(functions)}"
+            )
         valid = dict(abstract.Function(name).parameters)
         given = entry.get("parameters") or {}
         if not isinstance(given, Mapping) or (unknown := set(given) - set(valid)):
             allowed = ", ".join(f"{k} (default {v})" for k, v in valid.items()) or "none"
-            raise ConfigError(f"extra {column!r}: {name} has no parameter {', '.join(sorted(unknown))}. It has: {allowed}")
+            raise ConfigError(
+                f"extra {column!r}: {name} has no parameter {', '.join(sorted(unknown))}. It has: {allowed}"
+            )
         extra = cls(column, name, tuple(sorted(given.items())))
         extra._try_out(valid)
         return extra

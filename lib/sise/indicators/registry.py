@@ -48,7 +48,9 @@ class Registry:
     def parse(cls, content: Mapping[str, Any], where: str = "conf/indicators.json") -> Registry:
         if not isinstance(content, dict) or not isinstance(content.get("core", []), list):
             raise ConfigError(f"{where}: an object with the lists core and extra is expected")
-        problems = [f"unknown entry {key!r}: there are core and extra" for key in content if key not in {"core", "extra"}]
+        problems = [
+            f"unknown entry {key!r}: there are core and extra" for key in content if key not in {"core", "extra"}
+        ]
         core = tuple(content.get("core", ()))
         problems += [p for name in core if (p := _problem(name))]
         extras = []

@@ -97,7 +97,9 @@ class _Plan:
         running = window.rowsBetween(Window.unboundedPreceding, 0)
         found = [F.row_number().over(window).alias("bar_no"), _lag("date", self.registry.tail - 1).alias("tail_from")]
         for column in self.sums:
-            found += [F.sum(f"{column}_{limb}").over(running).alias(f"{column}_{limb}_sum") for limb in ("whole", "part")]
+            found += [
+                F.sum(f"{column}_{limb}").over(running).alias(f"{column}_{limb}_sum") for limb in ("whole", "part")
+            ]
         columns = {kind for kind, _ in self.extremes} | ({"close"} if self.bollinger else set())
         found += [_lag(c, k).alias(f"{c}_{k}") for c in sorted(columns) for k in range(1, _BLOCK)]
         found += [_lag("close", k).alias(f"base_{k}") for k in self._bases()]
@@ -128,7 +130,9 @@ class _Plan:
     def second_pass(self) -> list[Column]:
         found = [
             _lag(f"{c}_{limb}_sum", n, 0).alias(f"{c}_{limb}_before_{n}")
-            for c, periods in self.sums.items() for n in periods for limb in ("whole", "part")
+            for c, periods in self.sums.items()
+            for n in periods
+            for limb in ("whole", "part")
         ]
         if self.bollinger:
             found += [_lag(c, k).alias(f"{c}_{k}") for c in ("mean_5", "spread_5") for k in range(5, self.bollinger, 5)]

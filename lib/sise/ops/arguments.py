@@ -39,18 +39,29 @@ def _markets(text: str) -> list[str]:
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The arguments of a job that reads a source."""
     parser.add_argument("--source", required=True, choices=["sample", "files"], help="where the data comes from")
-    parser.add_argument("--market", type=_markets, default=[], metavar="M[,M]",
-                        help=f"{', '.join(MARKETS)} or ALL (default); with --source files the market of every symbol")
+    parser.add_argument(
+        "--market",
+        type=_markets,
+        default=[],
+        metavar="M[,M]",
+        help=f"{', '.join(MARKETS)} or ALL (default); with --source files the market of every symbol",
+    )
     parser.add_argument("--start", type=iso_date, metavar="DATE", help="first session (default: all there is)")
     parser.add_argument("--end", type=iso_date, metavar="DATE", help="last session (default: all there is)")
     sample = parser.add_argument_group("--source sample")
     sample.add_argument("--symbols", type=int, default=300, metavar="N", help="how many shares (default 300)")
     sample.add_argument("--seed", type=int, default=20211, help="another seed, another market")
     files = parser.add_argument_group("--source files")
-    files.add_argument("--path", metavar="FILE-OR-FOLDER", help="parquet or csv: symbol date open high low close volume")
+    files.add_argument(
+        "--path", metavar="FILE-OR-FOLDER", help="parquet or csv: symbol date open high low close volume"
+    )
     files.add_argument("--market-map", metavar="FILE", help="each symbol's market: columns symbol, market")
-    files.add_argument("--basis", type=iso_date, metavar="DATE",
-                       help="the prices are split-adjusted as of this date (default: as traded, not adjusted)")
+    files.add_argument(
+        "--basis",
+        type=iso_date,
+        metavar="DATE",
+        help="the prices are split-adjusted as of this date (default: as traded, not adjusted)",
+    )
 
 
 def request_of(args: argparse.Namespace) -> Request:

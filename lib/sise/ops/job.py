@@ -21,7 +21,7 @@ from sise.errors import InputError, SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
-from sise.session import open_session
+from sise.session import STEPS, open_session
 from sise.settings import Settings
 
 __all__ = ["Context", "Parser", "run_job"]
@@ -82,7 +82,7 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
         "rows_out": outcome.rows_out,
         "rows_rejected": outcome.rows_rejected,
         "error": error,
-        **({"details": outcome.details} if outcome.details else {}),
+        "details": {**outcome.details, "steps": dict(STEPS)},
     }
     if context is not None:
         try:
@@ -103,12 +103,15 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
 def _append(context: Context, record: Mapping[str, object], outcome: Outcome, started: datetime) -> None:
     arguments = {k: str(v) for k, v in vars(context.args).items() if v is not None}
     row = {
-        **{k: record[k] for k in ("run_id", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error")},
+        **{
+            k: record[k]
+            for k in ("run_id", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error")
+        },
         "arguments": arguments,
         "started_at": started,
         "finished_at": datetime.now(UTC),
         "versions": dict(outcome.versions),
-        "details": json.dumps(outcome.details, default=str, ensure_ascii=False),
+        "details": json.dumps(record["details"], default=str, ensure_ascii=False),
     }
     lake = context.lake
     lake.append("runs", context.spark.createDataFrame([row], lake.schema("runs")).coalesce(1))

@@ -37,18 +37,28 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
     rows = with_share_change(rows.join(explained, on=["country", "symbol", "date"], how="left_anti"), symbols)
     confirmed = F.coalesce(F.abs(F.col("shares_change") * F.col("factor") - 1) <= SHARES_TOLERANCE, F.lit(False))
     return rows.select(
-        "country", "symbol", F.col("date").alias("ex_date"),
-        F.when(~confirmed, F.lit("unknown")).when(F.col("factor") < 1, F.lit("split")).otherwise(F.lit("reduction"))
+        "country",
+        "symbol",
+        F.col("date").alias("ex_date"),
+        F.when(~confirmed, F.lit("unknown"))
+        .when(F.col("factor") < 1, F.lit("split"))
+        .otherwise(F.lit("reduction"))
         .alias("kind"),
-        "factor", F.lit(None).cast("double").alias("amount"), F.lit(None).cast("boolean").alias("applied_by_source"),
+        "factor",
+        F.lit(None).cast("double").alias("amount"),
+        F.lit(None).cast("boolean").alias("applied_by_source"),
         confirmed.alias("confirmed"),
-        F.format_string("reference %.4f after close %.4f; listed shares × %s", F.col("reference"), F.col("_previous"),
-                        F.coalesce(F.round("shares_change", 4).cast("string"), F.lit("unknown"))).alias("evidence"),
+        F.format_string(
+            "reference %.4f after close %.4f; listed shares × %s",
+            F.col("reference"),
+            F.col("_previous"),
+            F.coalesce(F.round("shares_change", 4).cast("string"), F.lit("unknown")),
+        ).alias("evidence"),
     )
 
 
 def with_share_change(rows: DataFrame, symbols: DataFrame) -> DataFrame:
-    """Adds ``shares_change``: by what listed shares were multiplied within ten days of the row's date, null if not known."""
+    """Adds ``shares_change``: by what listed shares were multiplied within ten days of the date; null if unknown."""
     order = Window.partitionBy("country", "symbol").orderBy("valid_from")
     changes = (
         symbols.where(F.col("listed_shares") > 0)

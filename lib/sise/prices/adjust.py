@@ -13,9 +13,7 @@ __all__ = ["adjusted_prices", "product_of", "with_actions", "with_adjustment"]
 _PRICES = ("open", "high", "low", "close")
 
 
-def adjusted_prices(
-    prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None
-) -> DataFrame:
+def adjusted_prices(prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None) -> DataFrame:
     """Split-adjusted bars as of a date (default: everything in ``actions``).
 
     In: ``prices`` and ``actions`` as the lake has them. Out: the same columns; open, high, low, close and
@@ -31,16 +29,12 @@ def adjusted_prices(
     return adjusted.select(*[new[c].alias(c) if c in new else F.col(c) for c in prices.columns])
 
 
-def with_adjustment(
-    prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None
-) -> DataFrame:
+def with_adjustment(prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None) -> DataFrame:
     """Adds ``adjustment``: what a stored price is to be multiplied by (1.0 where nothing happened)."""
     return with_actions(prices, actions, as_of).withColumn("adjustment", product_of("_actions")).drop("_actions")
 
 
-def with_actions(
-    prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None
-) -> DataFrame:
+def with_actions(prices: DataFrame, actions: DataFrame, as_of: date | Mapping[str, date] | None = None) -> DataFrame:
     """Adds ``_actions``: the share's price-changing, confirmed actions as an array, null where it has none."""
     events = actions.where(F.col("factor").isNotNull() & (F.col("kind") != "dividend") & F.col("confirmed"))
     if isinstance(as_of, Mapping):
@@ -62,9 +56,11 @@ def product_of(array: str, date_column: str = "date", basis_column: str = "basis
         F.aggregate(
             F.filter(
                 array,
-                lambda a: (a["ex_date"] > F.col(date_column))
-                & F.when(a["applied_by_source"].isNotNull(), ~a["applied_by_source"]).otherwise(
-                    a["ex_date"] > F.col(basis_column)
+                lambda a: (
+                    (a["ex_date"] > F.col(date_column))
+                    & F.when(a["applied_by_source"].isNotNull(), ~a["applied_by_source"]).otherwise(
+                        a["ex_date"] > F.col(basis_column)
+                    )
                 ),
             ),
             F.lit(1.0),

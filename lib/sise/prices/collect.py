@@ -7,7 +7,6 @@ from datetime import date, timedelta
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from sise.calendars import COUNTRIES, Calendar
 from sise.lake import Lake
@@ -15,7 +14,7 @@ from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
 from sise.prices.quality import ROUNDING, active_counts, check_bars, rejected_rows, with_flags
-from sise.session import described
+from sise.session import Hold, described
 from sise.settings import Settings
 from sise.sources.base import Request, Source
 from sise.ticks import tick_column
@@ -33,25 +32,33 @@ def today_of(settings: Settings, calendars: Mapping[str, Calendar]) -> dict[str,
 
 def collect_symbols(spark: SparkSession, lake: Lake, source: Source, request: Request, today: date) -> Outcome:
     """Merges a source's listing into ``symbols``: a row for each change, none where nothing changed."""
-    with described(spark, f"symbols: read {source.name}"):
-        rows = source.symbols(spark, request)
-        rows = rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))).persist()
-        count = rows.count()
-    known = lake.read("symbols")
-    new = _select_changes(rows, known)
-    if source.whole_listing:
-        new = new.unionByName(_select_gone(rows, known, today))
-    new = new.withColumn("source", F.lit(source.name)).withColumn("collected_at", F.current_timestamp())
-    with described(spark, "symbols: merge changes"):
-        written = lake.merge("symbols", new.persist())
-        active = lake.read("symbols").select("country", "symbol").distinct().count()
+    with Hold() as hold:
+        with described(spark, f"symbols: read {source.name}"):
+            rows = source.symbols(spark, request)
+            rows = hold(rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))))
+            count = rows.count()
+        known = lake.read("symbols")
+        new = _select_changes(rows, known)
+        if source.whole_listing:
+            new = new.unionByName(_select_gone(rows, known, today))
+        with described(spark, "symbols: merge changes"):
+            written = lake.merge("symbols", hold(_stamped(new, source.name)))
+            active = lake.read("symbols").select("country", "symbol").distinct().count()
     outcome = Outcome(rows_in=count, rows_out=written.changed, details={"symbols": active})
     outcome.say(f"{count} rows from {source.name}: {written.inserted} changes stored, {active} shares known")
     return outcome
 
 
 _SYMBOL_VALUES = (
-    "name", "market", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active",
+    "name",
+    "market",
+    "market_cap",
+    "listed_shares",
+    "is_etf",
+    "is_warning",
+    "is_administration",
+    "is_halted",
+    "active",
 )
 
 
@@ -59,9 +66,7 @@ def _select_changes(rows: DataFrame, known: DataFrame) -> DataFrame:
     """Of ``rows``, those that say something other than the row before them, stored or new."""
     share = Window.partitionBy("country", "symbol").orderBy("valid_from", "_stored")
     content = F.struct(*_SYMBOL_VALUES)
-    both = rows.withColumn("_stored", F.lit(1)).unionByName(
-        known.select(*rows.columns).withColumn("_stored", F.lit(0))
-    )
+    both = rows.withColumn("_stored", F.lit(1)).unionByName(known.select(*rows.columns).withColumn("_stored", F.lit(0)))
     before = F.lag(content).over(share)
     return (
         both.withColumn("_same", F.coalesce(before == content, F.lit(False)) | before.eqNullSafe(content))
@@ -80,40 +85,44 @@ def _select_gone(rows: DataFrame, known: DataFrame, today: date) -> DataFrame:
 
 
 def collect_prices(
-    spark: SparkSession, lake: Lake, source: Source, request: Request, settings: Settings,
+    spark: SparkSession,
+    lake: Lake,
+    source: Source,
+    request: Request,
+    settings: Settings,
     calendars: Mapping[str, Calendar],
 ) -> Outcome:
-    """Collects bars, actions and indices. Every bar of the source ends in prices or, with its reason, in prices_rejected."""
+    """Collects bars, actions and indices. Every bar ends in prices or, with its reason, in prices_rejected."""
     today = today_of(settings, calendars)
-    sessions = _sessions(spark, request, calendars, today)
-    with described(spark, f"prices: read and check bars from {source.name}"):
-        checked = check_bars(source.bars(spark, request), sessions, today)
-        checked = checked.persist(StorageLevel.MEMORY_AND_DISK)
-        totals = checked.agg(
-            F.count(F.lit(1)), F.count("reason"), F.min(_if_good("date")), F.max(_if_good("date"))
-        ).collect()[0]
-    rows_in, refused, low, high = totals
-    outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
-    if refused:
-        with described(spark, "prices: quarantine refused rows"):
-            lake.merge("prices_rejected", rejected_rows(checked, source.name).persist())
-            reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count")).limit(10)
-            outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.collect()}
-    with described(spark, "actions: merge what the source announced"):
-        announced = _stamped(source.actions(spark, request), source.name)
-        actions_new = lake.merge("actions", announced.persist()).changed
-    with described(spark, "indices: merge"):
-        index_rows = lake.merge("indices", _stamped(source.indices(spark, request), source.name).persist()).changed
-    if low is not None:
-        good = checked.where("reason IS NULL").drop("reason", "problem")
-        actions_new += _merge_prices(spark, lake, good, low, high, source.name, settings, outcome)
-        with described(spark, "prices: coverage against the symbols known"):
-            _coverage(lake, sessions, low, high, settings, outcome)
+    with Hold() as hold:
+        sessions = hold(_sessions(spark, request, calendars, today))
+        with described(spark, f"prices: read and check bars from {source.name}"):
+            checked = hold(check_bars(source.bars(spark, request), sessions, today))
+            rows_in, refused, low, high = checked.agg(
+                F.count(F.lit(1)), F.count("reason"), F.min(_if_good("date")), F.max(_if_good("date"))
+            ).collect()[0]
+        outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
+        if refused:
+            with described(spark, "prices: quarantine refused rows"):
+                lake.merge("prices_rejected", hold(rejected_rows(checked, source.name)))
+                reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
+                outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
+        with described(spark, "actions: merge what the source announced"):
+            announced = hold(_stamped(source.actions(spark, request), source.name))
+            actions_new = lake.merge("actions", announced).changed
+        with described(spark, "indices: merge"):
+            index_rows = lake.merge("indices", hold(_stamped(source.indices(spark, request), source.name))).changed
+        if low is not None:
+            good = checked.where("reason IS NULL").drop("reason", "problem")
+            actions_new += _merge_prices(spark, lake, good, low, high, source.name, settings, outcome, hold)
+            with described(spark, "prices: coverage against the symbols known"):
+                _coverage(lake, sessions, low, high, settings, outcome, hold)
     outcome.details |= {"actions": actions_new, "index_rows": index_rows}
     outcome.summarize_rejected()
-    outcome.say(f"{rows_in} bars from {source.name}: {outcome.rows_out} stored or changed, {refused} refused, "
-                f"{actions_new} corporate actions")
-    checked.unpersist()
+    outcome.say(
+        f"{rows_in} bars from {source.name}: {outcome.rows_out} stored or changed, {refused} refused, "
+        f"{actions_new} corporate actions"
+    )
     return outcome
 
 
@@ -130,45 +139,53 @@ def _sessions(
 ) -> DataFrame:
     first = request.start or date(1995, 1, 1)
     days = [(c, day) for c in COUNTRIES for day in calendars[c].between(first, max(today.values()))]
-    return spark.createDataFrame(days, "country string, date date").coalesce(1).persist()
+    return spark.createDataFrame(days, "country string, date date").coalesce(1)
 
 
 def _merge_prices(
-    spark: SparkSession, lake: Lake, good: DataFrame, low: date, high: date, source: str, settings: Settings,
+    spark: SparkSession,
+    lake: Lake,
+    good: DataFrame,
+    low: date,
+    high: date,
+    source: str,
+    settings: Settings,
     outcome: Outcome,
+    hold: Hold,
 ) -> int:
     """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found."""
     now = F.current_timestamp()
     new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source))
     new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
-    old = _select_neighbours(lake.read("prices"), new, low)
+    old = _select_neighbours(lake.read("prices"), new, low, hold)
     if old is not None:
         old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
         new = select_corrections(new, old, lake.read("actions"))
         old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
-        rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(old.withColumnRenamed("flags", "_flags"), True)
+        rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(
+            old.withColumnRenamed("flags", "_flags"), True
+        )
     else:
         rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
     with described(spark, "actions: look for reference prices that nothing explains"):
-        found = _stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source).persist()
+        found = hold(_stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source))
         found_count = lake.merge("actions", found).inserted
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
     changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
     with described(spark, f"prices: merge bars of {low} … {high}"):
-        changed = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
-        changed = changed.persist(StorageLevel.MEMORY_AND_DISK)
-        written = lake.merge("prices", changed)
+        changed = hold(changed)
+        laid_out = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
+        written = lake.merge("prices", laid_out)
         flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()
-        changed.unpersist()
     outcome.rows_out = written.changed
     outcome.details["prices"] = {"inserted": written.inserted, "updated": written.updated}
     outcome.details["flags"] = {row["flag"]: row["count"] for row in flags}
     return found_count
 
 
-def _select_neighbours(prices: DataFrame, new: DataFrame, low: date) -> DataFrame | None:
-    """Stored bars that stand beside the new ones: from some weeks before, and for a share that paused, from further back."""
+def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold) -> DataFrame | None:
+    """Stored bars that stand beside the new ones: some weeks back, and further for a share that paused."""
     if prices.isEmpty():
         return None
     shares = new.select("country", "symbol").distinct()
@@ -176,7 +193,7 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date) -> DataFram
     recent = prices.where(F.col("date") >= F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
     earlier = prices.where((F.col("date") < F.lit(since)) & (F.col("volume") > 0))
     traded = recent.where((F.col("volume") > 0) & (F.col("date") < F.lit(low))).select("country", "symbol").distinct()
-    paused = shares.join(traded, on=["country", "symbol"], how="left_anti").persist()
+    paused = hold(shares.join(traded, on=["country", "symbol"], how="left_anti"))
     if paused.isEmpty():
         return recent
     order = Window.partitionBy("country", "symbol").orderBy(F.col("date").desc())
@@ -214,15 +231,20 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> Da
 
 
 def _coverage(
-    lake: Lake, sessions: DataFrame, low: date, high: date, settings: Settings, outcome: Outcome
+    lake: Lake,
+    sessions: DataFrame,
+    low: date,
+    high: date,
+    settings: Settings,
+    outcome: Outcome,
+    hold: Hold,
 ) -> None:
     """Bars against the active shares known, per market and session; sessions below the floor are named."""
     span = (F.col("date") >= F.lit(low)) & (F.col("date") <= F.lit(high))
     bars = lake.read("prices").where(span).groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
     known = active_counts(lake.read("symbols"), sessions).where(span & (F.col("known") > 0))
-    rows = known.join(bars, on=["market", "date"], how="inner").withColumn(
-        "coverage", F.col("bars") / F.col("known")
-    ).persist()
+    rows = known.join(bars, on=["market", "date"], how="inner")
+    rows = hold(rows.withColumn("coverage", F.col("bars") / F.col("known")))
     latest = rows.groupBy("market").agg(F.max_by("coverage", "date").alias("coverage")).collect()
     low_days = rows.where(F.col("coverage") < settings.coverage_floor)
     below = low_days.groupBy("market").agg(F.count(F.lit(1)).alias("n"), F.min("date"), F.max("date")).collect()

@@ -58,11 +58,18 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
         _not_a_session(),
         _bad_numbers(),
         _bad_order(),
-        F.when(complete & (F.col("_copies") > 1) & ~F.col("_same"),
-               F.concat(F.lit("duplicate key: "), F.col("_copies"), F.lit(" rows of this share and day differ"))),
+        F.when(
+            complete & (F.col("_copies") > 1) & ~F.col("_same"),
+            F.concat(F.lit("duplicate key: "), F.col("_copies"), F.lit(" rows of this share and day differ")),
+        ),
         F.when(complete & (F.col("_copy") > 1), F.lit("duplicate key: the same row again")),
     )
-    return rows.withColumn("reason", reason).drop("_session", "_content", "_copies", "_same", "_copy")
+    # On a day without trade only the close counts: what else is no price there is taken as not given.
+    still = {
+        c: F.when((F.col("volume") > 0) | (_finite(F.col(c)) & (F.col(c) >= 0)), F.col(c)) for c in ("open", "high", "low")
+    }
+    rows = rows.withColumn("reason", reason).withColumns(still)
+    return rows.drop("_session", "_content", "_copies", "_same", "_copy")
 
 
 def _future(today: Mapping[str, date]) -> Column:
@@ -84,29 +91,36 @@ def _said(column: str, what: str) -> Column:
 
 
 def _bad_numbers() -> Column:
-    """Why a number cannot be: missing, not finite, not positive, absurdly large. A day without trade needs its close."""
+    """Why a number cannot be: missing, not finite, not positive, absurd. A day without trade needs its close."""
     checks = [F.when(F.col("close").isNull(), F.lit("close is missing"))]
     checks.append(F.when(F.col("volume").isNull(), F.lit("volume is missing")))
-    for column in (*_PRICES, "volume"):
+    traded = F.col("volume") > 0
+    for column in ("close", "volume", "open", "high", "low"):
         top = _TOP_VOLUME if column == "volume" else _TOP_PRICE
-        value = F.col(column)
-        checks.append(F.when(F.isnan(value) | (value.isin(float("inf"), float("-inf"))), _said(column, "is not a number")))
-        checks.append(F.when(value > top, _said(column, f"is above {top:.0e}: no share has that")))
+        value, counts = F.col(column), F.lit(True) if column in {"close", "volume"} else traded
+        checks.append(F.when(counts & ~_finite(value), _said(column, "is not a number")))
+        checks.append(F.when(counts & (value > top), _said(column, f"is above {top:.0e}: no share has that")))
     checks.append(F.when(F.col("volume") < 0, _said("volume", "is negative")))
     checks.append(F.when(F.col("close") <= 0, _said("close", "is not positive")))
     for column in ("open", "high", "low"):
-        checks.append(F.when(F.col(column).isNull() & (F.col("volume") > 0), F.lit(f"{column} is missing on a traded bar")))
-        checks.append(F.when((F.col(column) <= 0) & (F.col("volume") > 0), _said(column, "is not positive on a traded bar")))
-        checks.append(F.when(F.col(column) < 0, _said(column, "is negative")))
+        checks.append(F.when(traded & F.col(column).isNull(), F.lit(f"{column} is missing on a traded bar")))
+        checks.append(F.when(traded & (F.col(column) <= 0), _said(column, "is not positive on a traded bar")))
     checks.append(F.when(F.col("basis") < F.col("date"), F.lit("basis is before the bar's own date")))
     return F.coalesce(*checks)
+
+
+def _finite(value: Column) -> Column:
+    return ~(F.isnan(value) | value.isin(float("inf"), float("-inf")))
 
 
 def _outside() -> Column:
     """By how much open or close lie outside [low, high]; 0 on a day without trade."""
     over = F.greatest(
-        F.col("open") - F.col("high"), F.col("low") - F.col("open"),
-        F.col("close") - F.col("high"), F.col("low") - F.col("close"), F.lit(0.0),
+        F.col("open") - F.col("high"),
+        F.col("low") - F.col("open"),
+        F.col("close") - F.col("high"),
+        F.col("low") - F.col("close"),
+        F.lit(0.0),
     )
     return F.when(F.col("volume") > 0, over).otherwise(F.lit(0.0))
 
@@ -117,7 +131,7 @@ def _bad_order() -> Column:
         F.greatest(tick_column(F.col("country"), F.col("close")), F.lit(ROUNDING) * F.col("close")),
     ).otherwise(F.lit(0.0))
     return F.coalesce(
-        F.when((F.col("high") < F.col("low")), F.lit("high is below low")),
+        F.when((F.col("volume") > 0) & (F.col("high") < F.col("low")), F.lit("high is below low")),
         # a hair for the float the vendor's rounding left
         F.when(_outside() > tolerance * (1 + 1e-9), F.lit("open or close lies outside [low, high]")),
     )
@@ -135,8 +149,13 @@ def rejected_rows(checked: DataFrame, source: str) -> DataFrame:
         .withColumn("_copy", copy)
         .select(
             F.sha2(F.concat_ws("|", F.lit(source), "row", "reason", "_copy"), 256).alias("reject_id"),
-            "country", "symbol", F.col("date").cast("string").alias("date"), "reason", "row",
-            F.lit(source).alias("source"), F.current_timestamp().alias("collected_at"),
+            "country",
+            "symbol",
+            F.col("date").cast("string").alias("date"),
+            "reason",
+            "row",
+            F.lit(source).alias("source"),
+            F.current_timestamp().alias("collected_at"),
         )
     )
 
@@ -162,15 +181,20 @@ def with_flags(bars: DataFrame, actions: DataFrame, limits: Mapping[str, float])
     move, back = F.col("_close") / F.col("_before") - 1, F.col("_after") / F.col("_close") - 1
     jump = F.coalesce(F.abs(move) > limit, F.lit(False))
     reverts = jump & F.coalesce(
-        (F.abs(back) > limit) & (move * back < 0) & (F.abs(F.col("_after") / F.col("_before") - 1) <= limit), F.lit(False)
+        (F.abs(back) > limit) & (move * back < 0) & (F.abs(F.col("_after") / F.col("_before") - 1) <= limit),
+        F.lit(False),
     )
-    open_actions = actions.where(~F.col("confirmed")).groupBy("country", "symbol").agg(
-        F.collect_set("ex_date").alias("_unconfirmed")
+    open_actions = (
+        actions.where(~F.col("confirmed"))
+        .groupBy("country", "symbol")
+        .agg(F.collect_set("ex_date").alias("_unconfirmed"))
     )
     rows = rows.join(F.broadcast(open_actions), on=["country", "symbol"], how="left")
     unconfirmed = F.coalesce(
-        F.exists("_unconfirmed", lambda day: (day <= F.col("date"))
-                 & (day > F.coalesce(F.col("_day_before"), F.date_sub(F.col("date"), 1)))),
+        F.exists(
+            "_unconfirmed",
+            lambda day: (day <= F.col("date")) & (day > F.coalesce(F.col("_day_before"), F.date_sub(F.col("date"), 1))),
+        ),
         F.lit(False),
     )
     flags = F.array_compact(
@@ -195,8 +219,11 @@ def active_counts(symbols: DataFrame, sessions: DataFrame) -> DataFrame:
     """
     share = Window.partitionBy("country", "symbol").orderBy("valid_from")
     rows = symbols.select(
-        "market", "active", F.col("valid_from").alias("date"),
-        F.lag("market").over(share).alias("_market"), F.lag("active").over(share).alias("_active"),
+        "market",
+        "active",
+        F.col("valid_from").alias("date"),
+        F.lag("market").over(share).alias("_market"),
+        F.lag("active").over(share).alias("_active"),
     )
     came = rows.where("active").select("market", "date", F.lit(1).alias("step"))
     left = rows.where("_active").select(F.col("_market").alias("market"), "date", F.lit(-1).alias("step"))

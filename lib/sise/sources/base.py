@@ -12,8 +12,9 @@ from datetime import date
 from typing import Protocol
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
 
-__all__ = ["ACTIONS", "BARS", "INDICES", "SYMBOLS", "Request", "Source"]
+__all__ = ["ACTIONS", "BARS", "INDICES", "SYMBOLS", "Request", "Source", "shape_of"]
 
 # market: null where the source does not say. basis: the date up to which splits are already in the prices.
 BARS = (
@@ -30,6 +31,13 @@ ACTIONS = (
     "applied_by_source boolean, confirmed boolean, evidence string"
 )
 INDICES = "index string, date date, open double, high double, low double, close double, volume double"
+
+
+def shape_of(ddl: str) -> T.StructType:
+    """The type that one of the shapes above names."""
+    shape = T.StructType.fromDDL(ddl)
+    assert isinstance(shape, T.StructType)
+    return shape
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from sise.calendars import MARKETS, normal_market
 from sise.errors import InputError
-from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request
+from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
 
 __all__ = ["FilesSource"]
 
@@ -56,12 +56,14 @@ class FilesSource:
             rows = rows.where((F.col("date") >= F.lit(request.start)) | F.col("date").isNull())
         if request.end is not None:
             rows = rows.where((F.col("date") <= F.lit(request.end)) | F.col("date").isNull())
-        return rows.select(*T.StructType.fromDDL(BARS).names)
+        return rows.select(*shape_of(BARS).names)
 
     def symbols(self, spark: SparkSession, request: Request) -> DataFrame:
         rows = self._read(spark, self.path, ("symbol",) if self.market or self.market_map else ("symbol", "market"))
         rows, market = self._market(spark, rows)
-        wrong = rows.select(market.alias("market")).where(_country(F.col("market")).isNull()).distinct().limit(5).collect()
+        wrong = (
+            rows.select(market.alias("market")).where(_country(F.col("market")).isNull()).distinct().limit(5).collect()
+        )
         if wrong:
             names = ", ".join(repr(row["market"]) for row in wrong)
             raise InputError(f"{self.path}: unknown market {names}: use {', '.join(MARKETS)}")
@@ -70,17 +72,21 @@ class FilesSource:
             found = F.col(column).try_cast(kind) if column in rows.columns else F.lit(None).cast(kind)
             return F.coalesce(found, F.lit(default).cast(kind)).alias(column)
 
-        rows = rows.where(F.trim("symbol") != "").select(
-            _country(market).alias("country"),
-            F.trim("symbol").alias("symbol"),
-            optional("valid_from", "date", request.end),
-            optional("name", "string"),
-            market.alias("market"),
-            optional("market_cap", "double"),
-            optional("listed_shares", "bigint"),
-            *[optional(flag, "boolean", False) for flag in _FLAGS],
-            optional("active", "boolean", True),
-        ).select(*T.StructType.fromDDL(SYMBOLS).names)
+        rows = (
+            rows.where(F.trim("symbol") != "")
+            .select(
+                _country(market).alias("country"),
+                F.trim("symbol").alias("symbol"),
+                optional("valid_from", "date", request.end),
+                optional("name", "string"),
+                market.alias("market"),
+                optional("market_cap", "double"),
+                optional("listed_shares", "bigint"),
+                *[optional(flag, "boolean", False) for flag in _FLAGS],
+                optional("active", "boolean", True),
+            )
+            .select(*shape_of(SYMBOLS).names)
+        )
         if request.markets:
             rows = rows.where(F.col("market").isin(list(request.markets)))
         twice = rows.groupBy("country", "symbol", "valid_from").count().where("count > 1").limit(5).collect()
@@ -98,9 +104,11 @@ class FilesSource:
         """The rows with what the market's name is taken from, and that name: the file's own, the map's, the default."""
         candidates = [F.col("market").cast("string")] if "market" in rows.columns else []
         if self.market_map:
-            known = self._read(spark, self.market_map, ("symbol", "market")).select(
-                F.trim("symbol").alias("symbol"), F.col("market").cast("string").alias("mapped_market")
-            ).distinct()
+            known = (
+                self._read(spark, self.market_map, ("symbol", "market"))
+                .select(F.trim("symbol").alias("symbol"), F.col("market").cast("string").alias("mapped_market"))
+                .distinct()
+            )
             twice = known.groupBy("symbol").count().where("count > 1").limit(5).collect()
             if twice:
                 names = ", ".join(row["symbol"] for row in twice)

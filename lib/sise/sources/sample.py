@@ -10,12 +10,11 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from sise.calendars import Calendar
 from sise.errors import InputError
-from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request
+from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
 from sise.sources.simulate import FIRST_SESSION, index_returns, simulate_many
 
 __all__ = ["SampleSource"]
@@ -58,8 +57,15 @@ class SampleSource:
             opened = np.concatenate([[1000.0], close[:-1]])
             frames.append(
                 pd.DataFrame(
-                    {"index": market, "date": sessions, "open": opened, "high": np.maximum(opened, close),
-                     "low": np.minimum(opened, close), "close": close, "volume": np.nan}
+                    {
+                        "index": market,
+                        "date": sessions,
+                        "open": opened,
+                        "high": np.maximum(opened, close),
+                        "low": np.minimum(opened, close),
+                        "close": close,
+                        "volume": np.nan,
+                    }
                 )
             )
         if not frames:
@@ -69,7 +75,7 @@ class SampleSource:
 
     def _rows(self, spark: SparkSession, kind: str, schema: str, markets: object) -> DataFrame:
         seed, sessions = self.seed, self._sessions
-        shape = to_arrow_schema(T.StructType.fromDDL(schema))
+        shape = to_arrow_schema(shape_of(schema))
 
         def generate(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:

@@ -144,11 +144,20 @@ class _Plan:
         if number == 1:  # one share always has a 50:1 split, as Samsung had in 2018
             events = {min(300, sessions // 2): (0.02, "split")}
         return cls(
-            price=price, shares=int(cap / price) + 1, sigma=float(rng.uniform(0.008, 0.028)),
-            beta=float(rng.uniform(0.4, 1.5)), turnover=cap * float(rng.uniform(0.0005, 0.01)), first=first, last=last,
-            events=events, dividends=_dividends(korean, serial, sessions), halted=halted,
-            warning=_window(rng, sessions, 0.05), administration=_window(rng, sessions, 0.03),
-            moves_at=sessions // 2 if market == "KOSDAQ" and serial in (2, 40) else -1, is_etf=serial % 29 == 11,
+            price=price,
+            shares=int(cap / price) + 1,
+            sigma=float(rng.uniform(0.008, 0.028)),
+            beta=float(rng.uniform(0.4, 1.5)),
+            turnover=cap * float(rng.uniform(0.0005, 0.01)),
+            first=first,
+            last=last,
+            events=events,
+            dividends=_dividends(korean, serial, sessions),
+            halted=halted,
+            warning=_window(rng, sessions, 0.05),
+            administration=_window(rng, sessions, 0.03),
+            moves_at=sessions // 2 if market == "KOSDAQ" and serial in (2, 40) else -1,
+            is_etf=serial % 29 == 11,
         )
 
 
@@ -189,22 +198,46 @@ def _new_month(sessions: list[date], at: int) -> bool:
     return at > 0 and sessions[at].month != sessions[at - 1].month
 
 
-def _action(share: Share, day: date, kind: str, factor: float | None = None, amount: float | None = None) -> dict[str, Any]:
+def _action(
+    share: Share, day: date, kind: str, factor: float | None = None, amount: float | None = None
+) -> dict[str, Any]:
     return {
-        "country": share.country, "symbol": share.symbol, "ex_date": day, "kind": kind, "factor": factor,
-        "amount": amount, "applied_by_source": None, "confirmed": True, "evidence": "announced by the source",
+        "country": share.country,
+        "symbol": share.symbol,
+        "ex_date": day,
+        "kind": kind,
+        "factor": factor,
+        "amount": amount,
+        "applied_by_source": None,
+        "confirmed": True,
+        "evidence": "announced by the source",
     }
 
 
 def _symbol(
-    share: Share, plan: _Plan, day: date, market: str, close: float, shares: int,
-    status: tuple[bool, bool, bool], active: bool,
+    share: Share,
+    plan: _Plan,
+    day: date,
+    market: str,
+    close: float,
+    shares: int,
+    status: tuple[bool, bool, bool],
+    active: bool,
 ) -> dict[str, Any]:
     warning, administration, halted = status
     return {
-        "country": share.country, "symbol": share.symbol, "valid_from": day, "name": f"Sample {share.symbol}",
-        "market": market, "market_cap": round(close * shares, 2), "listed_shares": shares, "is_etf": plan.is_etf,
-        "is_warning": warning, "is_administration": administration, "is_halted": halted, "active": active,
+        "country": share.country,
+        "symbol": share.symbol,
+        "valid_from": day,
+        "name": f"Sample {share.symbol}",
+        "market": market,
+        "market_cap": round(close * shares, 2),
+        "listed_shares": shares,
+        "is_etf": plan.is_etf,
+        "is_warning": warning,
+        "is_administration": administration,
+        "is_halted": halted,
+        "active": active,
     }
 
 
@@ -213,9 +246,19 @@ def _bar(
 ) -> dict[str, Any]:
     opened, high, low, close = prices
     return {
-        "country": share.country, "symbol": share.symbol, "date": day, "market": market, "open": opened, "high": high,
-        "low": low, "close": close, "volume": float(volume), "value": round(volume * (high + low + close) / 3, 2),
-        "reference": reference if share.country == "KR" else None, "basis": day, "provisional": False,
+        "country": share.country,
+        "symbol": share.symbol,
+        "date": day,
+        "market": market,
+        "open": opened,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": float(volume),
+        "value": round(volume * (high + low + close) / 3, 2),
+        "reference": reference if share.country == "KR" else None,
+        "basis": day,
+        "provisional": False,
     }
 
 

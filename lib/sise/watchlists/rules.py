@@ -31,7 +31,7 @@ _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about"}
 
 @dataclass(frozen=True)
 class Rule:
-    """One watchlist. ``rank_by`` is an expression with ``asc`` or ``desc`` behind it; ``top`` keeps that many per market."""
+    """One watchlist. ``rank_by`` is an expression with ``asc`` or ``desc`` behind it; ``top``: that many per market."""
 
     name: str
     when: str
@@ -100,7 +100,9 @@ def _parse(entry: Any) -> Rule:
         raise ConfigError(f"rule {entry!r}: an object with a name of small letters, digits and _ is expected")
     name = entry["name"]
     if unknown := set(entry) - _ENTRIES:
-        raise ConfigError(f"rule {name}: unknown entry {', '.join(sorted(unknown))}; there are {', '.join(sorted(_ENTRIES))}")
+        raise ConfigError(
+            f"rule {name}: unknown entry {', '.join(sorted(unknown))}; there are {', '.join(sorted(_ENTRIES))}"
+        )
     if ("when" in entry) == ("cross" in entry):
         raise ConfigError(f"rule {name}: give it either when or cross")
     when = _crossing(name, entry["cross"]) if "cross" in entry else entry["when"]
@@ -118,8 +120,12 @@ def _parse(entry: Any) -> Rule:
 
 def _crossing(name: str, pair: Any) -> str:
     """a crosses above b: a − b ≤ 0 on the bar before, > 0 now. Null while either is not warm, which is no crossing."""
-    if not (isinstance(pair, Sequence) and len(pair) == 3 and pair[1] in ("above", "below")
-            and all(isinstance(side, str) and re.fullmatch(_NAME, side) for side in (pair[0], pair[2]))):
+    if not (
+        isinstance(pair, Sequence)
+        and len(pair) == 3
+        and pair[1] in ("above", "below")
+        and all(isinstance(side, str) and re.fullmatch(_NAME, side) for side in (pair[0], pair[2]))
+    ):
         raise ConfigError(f'rule {name}: cross {pair!r} must be [column, "above" or "below", column]')
     a, b = (pair[0], pair[2]) if pair[1] == "above" else (pair[2], pair[0])
     return f"(prev_{a} - prev_{b} <= 0) AND ({a} - {b} > 0)"

@@ -14,7 +14,7 @@ from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
-from sise.session import described
+from sise.session import Hold, described
 from sise.settings import Settings
 from sise.watchlists.rules import OwnList, Rule, load_lists, load_rules
 
@@ -29,7 +29,11 @@ _RECENT_SESSIONS = 40
 
 
 def scan_watchlists(
-    spark: SparkSession, lake: Lake, registry: Registry, settings: Settings, calendars: dict[str, Calendar],
+    spark: SparkSession,
+    lake: Lake,
+    registry: Registry,
+    settings: Settings,
+    calendars: dict[str, Calendar],
     day: date | None = None,
 ) -> Outcome:
     """Fills ``watchlist`` for the last session of each country, or for ``day``: replaces that session's rows."""
@@ -42,12 +46,38 @@ def scan_watchlists(
     outcome = Outcome()
     with described(spark, "watchlists: which session is the last one"):
         days = _sessions(lake, calendars, day)
+    with Hold() as hold:
+        _scan(
+            spark,
+            lake,
+            settings,
+            session_shares(lake, registry, settings, days, calendars),
+            rules,
+            lists,
+            days,
+            outcome,
+            hold,
+        )
+    return outcome
+
+
+def _scan(
+    spark: SparkSession,
+    lake: Lake,
+    settings: Settings,
+    rows: DataFrame,
+    rules: Sequence[Rule],
+    lists: Sequence[OwnList],
+    days: dict[str, date],
+    outcome: Outcome,
+    hold: Hold,
+) -> None:
     with described(spark, "watchlists: the session's shares with indicators and listing"):
-        shares = session_shares(lake, registry, settings, days, calendars).persist()
+        shares = hold(rows)
         outcome.rows_in = shares.count()
-        eligible = select_eligible(shares, settings).persist()
-    columns = [c for c in empty.columns if c not in {"flags", "suspect"}]
-    picked = select_listed(eligible, rules, lists, columns).persist()
+        eligible = hold(select_eligible(shares, settings))
+    columns = [c for c in shares.columns if c not in {"flags", "suspect"}]
+    picked = hold(select_listed(eligible, rules, lists, columns))
     with described(spark, "watchlists: apply the rules and rank"):
         counts = {row["list"]: row["count"] for row in picked.groupBy("list").count().collect()}
     spans = [f"(country = '{country}' AND date = DATE'{session}')" for country, session in sorted(days.items())]
@@ -56,17 +86,20 @@ def scan_watchlists(
     outcome.rows_out = sum(counts.values())
     names = [*(rule.name for rule in rules), *(own.name for own in lists)]
     outcome.details = {
-        "sessions": days, "eligible": eligible.count(), "lists": {name: counts.get(name, 0) for name in names}
+        "sessions": days,
+        "eligible": eligible.count(),
+        "lists": {name: counts.get(name, 0) for name in names},
     }
-    outcome.say(f"{outcome.rows_in} shares traded on {', '.join(f'{c} {d}' for c, d in sorted(days.items()))}, "
-                f"{outcome.details['eligible']} may be listed")
+    outcome.say(
+        f"{outcome.rows_in} shares traded on {', '.join(f'{c} {d}' for c, d in sorted(days.items()))}, "
+        f"{outcome.details['eligible']} may be listed"
+    )
     for name in names:
         outcome.say(f"{name}: {counts.get(name, 0)}")
     _say_missing(eligible, lists, outcome)
     unlisted = shares.where(F.col("name").isNull() & F.col("active").isNull()).count()
     if unlisted:
         outcome.say(f"{unlisted} shares have no row in symbols: run jobs/collect_symbols.py for their caps and flags")
-    return outcome
 
 
 def _sessions(lake: Lake, calendars: dict[str, Calendar], day: date | None) -> dict[str, date]:
@@ -131,7 +164,7 @@ def _with_previous(
     last = max(days.values())
     since = min(calendars[country].back(day, _RECENT_SESSIONS) for country, day in days.items())
     recent = table.where((F.col("date") >= F.lit(since)) & (F.col("date") <= F.lit(last)))
-    alone = recent.groupBy(*_SHARE).agg(F.count(F.lit(1)).alias("n")).where("n = 1").select(*_SHARE).persist()
+    alone = recent.groupBy(*_SHARE).agg(F.count(F.lit(1)).alias("n")).where("n = 1").select(*_SHARE)
     if not alone.isEmpty():
         earlier = table.where(F.col("date") < F.lit(since)).join(F.broadcast(alone), on=_SHARE, how="left_semi")
         newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
@@ -161,9 +194,7 @@ def _day_of(days: dict[str, date]) -> Column:
     return day
 
 
-def _suspects(
-    prices: DataFrame, days: dict[str, date], calendars: dict[str, Calendar], bars: int
-) -> DataFrame:
+def _suspects(prices: DataFrame, days: dict[str, date], calendars: dict[str, Calendar], bars: int) -> DataFrame:
     """Shares with a flag of _SUSPECT among their last ``bars`` sessions: (country, symbol, suspect)."""
     if not days or not bars:
         return prices.limit(0).select(*_SHARE, F.lit(True).alias("suspect"))
@@ -217,7 +248,13 @@ def _listed(rows: DataFrame, name: str, version: str, figures: Sequence[str]) ->
     chosen = list(dict.fromkeys(["close", "volume", *figures]))
     pairs = [item for c in chosen for item in (F.lit(c), F.col(c).cast("double"))]
     return rows.select(
-        "date", "country", "market", F.lit(name).alias("list"), "symbol", "name", F.col("rank").cast("int").alias("rank"),
+        "date",
+        "country",
+        "market",
+        F.lit(name).alias("list"),
+        "symbol",
+        "name",
+        F.col("rank").cast("int").alias("rank"),
         F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull()).alias("figures"),
         F.lit(version).alias("rule_version"),
     )
@@ -241,5 +278,3 @@ def _say_missing(eligible: DataFrame, lists: Sequence[OwnList], outcome: Outcome
     for own in lists:
         if absent := [symbol for _, symbol in own.shares if symbol not in here]:
             outcome.say(f"{own.name}: left out, not traded or not eligible: {', '.join(absent)}")
-
-

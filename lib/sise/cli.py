@@ -1,0 +1,161 @@
+"""The command line: ``sise status``, ``sise show …``. Reads the lake through deltalake, without Spark."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import date
+from functools import wraps
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from sise.errors import InputError, SiseError
+from sise.reader import LakeReader
+from sise.settings import Settings
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into the lake of sise.")
+show = typer.Typer(no_args_is_help=True, help="Print rows of a table.")
+app.add_typer(show, name="show")
+_DEFAULT_COLUMNS = ["date", "close", "volume", "sma_20", "sma_60", "rsi_14", "macd_hist", "bb_lower", "bb_upper"]
+
+
+def _console() -> Console:
+    # Piped output is for other programs: one line a row, however wide.
+    return Console(width=None if sys.stdout.isatty() else 240)
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors a person can mend come as one line; anything longer than a moment shows that it works."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        waiting = Console(stderr=True)
+        try:
+            with waiting.status("reading the lake …"):
+                command(*args, **kwargs)
+        except SiseError as problem:
+            waiting.print(f"[red]sise: {escape(str(problem))}[/red]", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
+def _print(title: str, rows: pa.Table) -> None:
+    table = RichTable(title=title, title_justify="left")
+    for field in rows.schema:
+        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        table.add_column(field.name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows.to_pylist():
+        table.add_row(*[_number(value) for value in row.values()])
+    _console().print(table)
+
+
+@app.command()
+@_guarded
+def status(runs: Annotated[int, typer.Option(help="how many of the last runs to list")] = 10) -> None:
+    """Tables with rows and newest date, and the last runs."""
+    settings = Settings.from_env()
+    reader = LakeReader(settings.lake)
+    tables = reader.overview()
+    if not tables:
+        raise SiseError(f"no tables in {settings.lake}: run the jobs first (make demo shows them), or set SISE_LAKE")
+    out = RichTable(title=f"Lake {settings.lake}", title_justify="left")
+    for name, justify in (("table", "left"), ("rows", "right"), ("version", "right"), ("latest", "left")):
+        out.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, rows, version, newest in tables:
+        out.add_row(name, f"{rows:,}", str(version), str(newest or ""))
+    _console().print(out)
+    if reader.exists("runs"):
+        columns = ["started_at", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error"]
+        last = reader.rows("runs", columns).sort_by([("started_at", "descending")]).slice(0, runs)
+        started = [value.strftime("%Y-%m-%d %H:%M:%S") for value in last["started_at"].to_pylist()]
+        _print("Last runs (UTC)", last.set_column(0, "started", pa.array(started)))
+
+
+@show.command()
+@_guarded
+def indicators(
+    symbol: Annotated[str, typer.Argument(help="the exchange's code: 005930, AAPL")],
+    last: Annotated[int, typer.Option(min=1, help="how many bars")] = 20,
+    column: Annotated[list[str] | None, typer.Option(help="a column; may be given more than once")] = None,
+    country: Annotated[str | None, typer.Option(help="KR or US, where both have the symbol")] = None,
+) -> None:
+    """A share's last bars with their indicators."""
+    reader = LakeReader(Settings.from_env().lake)
+    code = symbol.strip().upper()
+    where = country.upper() if country else reader.country_of(code, "indicators")
+    names = [f.name for f in reader.open("indicators").schema().fields if f.name != "filter_state"]
+    chosen = ["date", "close", *column] if column else [c for c in _DEFAULT_COLUMNS if c in names]
+    if unknown := [c for c in chosen if c not in names]:
+        raise InputError(f"no column {', '.join(unknown)}: there are {', '.join(names)}")
+    rows = reader.rows("indicators", list(dict.fromkeys(chosen)), [("symbol", "=", code), ("country", "=", where)])
+    rows = rows.sort_by("date")
+    _print(f"{where}:{code}", rows.slice(max(0, rows.num_rows - last)))
+
+
+@show.command()
+@_guarded
+def watchlist(
+    name: Annotated[str, typer.Argument(help="a rule of conf/watchlists.json, or a list of conf/lists")],
+    day: Annotated[
+        str | None, typer.Option("--date", help="the session (default: the last one of each country)")
+    ] = None,
+) -> None:
+    """The shares on a watchlist, ranked."""
+    reader = LakeReader(Settings.from_env().lake)
+    rows = reader.rows("watchlist")
+    known = sorted(set(rows["list"].to_pylist()))
+    settings = Settings.from_env()
+    configured = {rule["name"] for rule in json.loads(settings.conf_file("watchlists.json").read_text())["rules"]}
+    configured |= {path.stem.lower() for path in (settings.conf / "lists").glob("*.txt")}
+    if name not in configured | set(known):
+        raise InputError(f"no watchlist {name!r}: there are {', '.join(sorted(configured | set(known)))}")
+    entries = [row for row in rows.to_pylist()]
+    sessions = {c: max(r["date"] for r in entries if r["country"] == c) for c in {r["country"] for r in entries}}
+    if day is not None:
+        wanted = _day(day)
+        sessions = dict.fromkeys(sessions, wanted)
+    picked = [r for r in entries if r["list"] == name and r["date"] == sessions[r["country"]]]
+    if not picked:
+        _console().print(f"{name}: no share on {', '.join(f'{c} {d}' for c, d in sorted(sessions.items()))}")
+        return
+    picked.sort(key=lambda r: (r["market"], r["rank"]))
+    figures = list(dict.fromkeys(k for r in picked for k, _ in _pairs(r["figures"])))
+    table = pa.table(
+        {
+            **{c: [r[c] for r in picked] for c in ("date", "market", "rank", "symbol", "name")},
+            **{f: pa.array([dict(_pairs(r["figures"])).get(f) for r in picked], pa.float64()) for f in figures},
+        }
+    )
+    _print(name, table)
+
+
+def _pairs(figures: Any) -> list[tuple[str, float]]:
+    return list(figures.items()) if isinstance(figures, dict) else list(figures or [])
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--date {text!r} is not a date like 2025-03-31") from None
+
+
+if __name__ == "__main__":
+    app()

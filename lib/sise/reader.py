@@ -1,0 +1,78 @@
+"""The lake without Spark: what the command line and the viewer read through ``deltalake``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from sise.errors import InputError, SiseError
+from sise.tables import TABLES, table
+
+__all__ = ["LakeReader"]
+
+Filter = tuple[str, str, Any]
+
+
+class LakeReader:
+    """Reads the tables under ``$SISE_LAKE``; needs no JVM."""
+
+    def __init__(self, root: str):
+        self.root = root.rstrip("/")
+
+    def open(self, name: str) -> DeltaTable:
+        """The table; if it does not exist, an error that names the job which makes it."""
+        try:
+            return DeltaTable(f"{self.root}/{table(name).name}")
+        except TableNotFoundError:
+            raise SiseError(
+                f"{self.root}/{name} does not exist yet: run {table(name).made_by} first, or set SISE_LAKE"
+            ) from None
+
+    def exists(self, name: str) -> bool:
+        return (
+            DeltaTable.is_deltatable(f"{self.root}/{name}") if "://" in self.root or Path(self.root).exists() else False
+        )
+
+    def rows(self, name: str, columns: Sequence[str] | None = None, where: Sequence[Filter] = ()) -> pa.Table:
+        """The rows that meet every condition (column, operator, value), only these columns."""
+        conditions = [
+            pc.field(c) == v if op == "=" else pc.field(c) >= v if op == ">=" else pc.field(c) <= v
+            for c, op, v in where
+        ]
+        expression = None
+        for condition in conditions:
+            expression = condition if expression is None else expression & condition
+        return (
+            self.open(name).to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=expression)
+        )
+
+    def country_of(self, symbol: str, name: str) -> str:
+        """Which country's share ``symbol`` is, by the rows of a table; an error where it is none's or both's."""
+        found = pc.unique(self.rows(name, ["country"], [("symbol", "=", symbol)])["country"]).to_pylist()
+        if not found:
+            raise InputError(f"{symbol} has no row in {name}: is it spelled as the exchange does (005930, AAPL)?")
+        if len(found) > 1:
+            raise InputError(f"{symbol} is a share of {' and '.join(sorted(found))}: give --country")
+        return str(found[0])
+
+    def overview(self) -> list[tuple[str, int, int, date | None]]:
+        """(table, rows, version, newest date) of every table there is."""
+        found = []
+        for name, what in TABLES.items():
+            if not self.exists(name):
+                continue
+            opened = self.open(name)
+            dataset = opened.to_pyarrow_dataset()
+            dated = next((c for c, kind in what.columns.items() if kind == "date"), None)
+            newest = None
+            if dated is not None and (rows := dataset.count_rows()):
+                newest = pc.max(dataset.to_table(columns=[dated])[dated]).as_py() if rows else None
+            found.append((name, dataset.count_rows(), opened.version(), newest))
+        return found

@@ -1,0 +1,103 @@
+"""One Spark session for all tests, empty lakes, and the real market where ../shared is there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from sise.calendars import COUNTRIES, Calendar
+from sise.indicators.registry import Registry
+from sise.lake import Lake
+from sise.settings import Settings
+
+HERE = Path(__file__).resolve().parent.parent
+SHARED = HERE.parent / "shared"
+CONF = HERE / "conf"
+
+
+def session_options() -> dict[str, str]:
+    """conf/spark-defaults.conf as every job has it."""
+    lines = (CONF / "spark-defaults.conf").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(None, 1) for line in lines if line.strip() and not line.startswith("#")]
+    return {key: value.strip() for key, value in pairs}
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory):
+    jars = sorted((HERE / ".local" / "jars" / "spark").glob("*.jar"))
+    assert jars, "no jars in .local/jars/spark: run 'make setup'"
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_CONF_DIR"] = str(CONF)
+    builder = SparkSession.builder.master("local[2]").appName("sise tests")
+    for key, value in session_options().items():
+        builder = builder.config(key, value)
+    session = (
+        builder.config("spark.jars", ",".join(map(str, jars)))
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.eventLog.enabled", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def calendars() -> dict[str, Calendar]:
+    return {c: Calendar.load(c, CONF / "calendar_overrides.json", HERE / ".local" / "cache") for c in COUNTRIES}
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return Registry.load(CONF / "indicators.json")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(lake=str(tmp_path / "lake"), conf=CONF, local=tmp_path / "local")
+
+
+@pytest.fixture
+def lake(spark: SparkSession, registry: Registry, tmp_path: Path) -> Lake:
+    return Lake(spark, str(tmp_path / "lake"), registry.extra_columns)
+
+
+@pytest.fixture(scope="session")
+def market_files() -> dict[str, Path]:
+    """The real market's files; without ../shared the tests that need them are skipped (in CI: fail)."""
+    files = {"KR": SHARED / "market" / "kr_daily.parquet", "US": SHARED / "market" / "us_daily.parquet"}
+    if not all(path.is_file() for path in files.values()):
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{SHARED}/market is missing, and CI must have it")
+        pytest.skip(f"{SHARED}/market is not there: the real market's files stand beside the project")
+    return files
+
+
+@pytest.fixture(scope="session")
+def real_market(spark, registry, calendars, market_files, tmp_path_factory):
+    """Both real files collected and computed: (lake, outcomes). Read only."""
+    from datetime import date
+
+    from sise.indicators.compute import compute_indicators
+    from sise.prices.collect import collect_prices
+    from sise.sources.base import Request
+    from sise.sources.files import FilesSource
+
+    root = tmp_path_factory.mktemp("real")
+    settings = Settings(lake=str(root / "lake"), conf=CONF, local=root / "local")
+    lake = Lake(spark, settings.lake, registry.extra_columns)
+    outcomes = {}
+    for country, market, basis in (("KR", "KOSPI", date(2025, 6, 17)), ("US", "NYSE", date(2020, 1, 10))):
+        source = FilesSource(str(market_files[country]), market=market, basis=basis)
+        outcomes[country] = collect_prices(spark, lake, source, Request(), settings, calendars)
+    outcomes["indicators"] = compute_indicators(spark, lake, registry, calendars)
+    return lake, outcomes

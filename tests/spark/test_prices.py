@@ -1,0 +1,222 @@
+"""At the door: what enters the lake, what is refused with its reason, what is flagged; and adjusted prices."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from pyspark.sql import functions as F
+
+from sise.prices.adjust import adjusted_prices
+from sise.prices.collect import collect_prices, collect_symbols
+from sise.prices.report import quality_report
+from sise.sources.base import Request
+from tests.builders import ListSource, action, bar, put, share, walk
+
+LIMITS = {"KR": 0.305, "US": 0.5}
+
+
+def collect(spark, lake, settings, calendars, bars=(), actions=(), symbols=(), name="literal"):
+    if symbols:
+        collect_symbols(spark, lake, ListSource(symbols=symbols), Request(), date(2025, 1, 2))
+    return collect_prices(spark, lake, ListSource(bars, actions=actions, name=name), Request(), settings, calendars)
+
+
+def stored(lake, *columns):
+    rows = lake.read("prices").orderBy("country", "symbol", "date").collect()
+    return [tuple(row[c] for c in columns) if len(columns) > 1 else row[columns[0]] for row in rows]
+
+
+REFUSED = {
+    "A1": (bar("A1", "2024-03-02"), "not a session of XKRX"),
+    "A2": (bar("A2", "2099-03-02"), "from the future"),
+    "A3": (bar("A3", close=-5.0), "close -5.0 is not positive"),
+    "A4": (bar("A4", open=0.0), "open 0.0 is not positive on a traded bar"),
+    "A5": (bar("A5", high=900.0, low=1000.0, close=950.0), "high is below low"),
+    "A6": (bar("A6", high=1000.0, low=990.0, open=995.0, close=1001.0), "lies outside"),
+    "A7": (bar("A7", volume=-1.0), "volume -1.0 is negative"),
+    "A8": (bar("A8", close=float("nan")), "close NaN is not a number"),
+    "A9": (bar("A9", volume=None), "volume is missing"),
+    "B1": (bar("B1", market=None, country=None), "market is not known"),
+    "B2": (bar("B2", market="LSE", country=None), "unknown market 'LSE'"),
+    "B3": (bar("B3") | {"date": None}, "date is missing"),
+    "B4": (bar("B4", problem="open 'abc' is not a number"), "open 'abc' is not a number"),
+    "B5": (bar("B5", basis=date(2024, 3, 1)), "basis is before"),
+    "B6": (bar("B6", close=float("inf")), "is not a number"),
+    "B7": (bar("B7", high=None), "high is missing on a traded bar"),
+}
+
+
+def test_each_refused_row_has_its_reason_and_nothing_is_lost(spark, lake, settings, calendars):
+    rows = [row for row, _ in REFUSED.values()]
+    good = [bar("G1"), bar("G2", volume=0.0, open=0.0, high=0.0, low=0.0), bar("G3", volume=0.0, open=None, high=-1.0, low=float("nan"))]
+    twice = [bar("T1"), bar("T1"), bar("T2", close=10.0), bar("T2", close=11.0)]
+    outcome = collect(spark, lake, settings, calendars, [*rows, *good, *twice])
+    reasons = {r["symbol"]: r["reason"] for r in lake.read("prices_rejected").collect() if r["symbol"] in REFUSED}
+    for symbol, (_, expected) in REFUSED.items():
+        assert expected in reasons[symbol], symbol
+    assert stored(lake, "symbol") == ["G1", "G2", "G3", "T1"]
+    rejected = lake.read("prices_rejected").count()
+    assert outcome.rows_in == len(rows) + 7 == lake.read("prices").count() + rejected
+    assert outcome.rows_rejected == rejected == len(rows) + 3
+    both = lake.read("prices_rejected").where("symbol = 'T2'").collect()
+    assert len(both) == 2 and all("2 rows of this share and day differ" in r["reason"] for r in both)
+    assert '"close":11.0' in " ".join(r["row"] for r in both)
+
+
+def test_running_twice_changes_nothing(spark, lake, settings, calendars):
+    rows = [bar("G1"), bar("G1", "2024-03-05", 1010.0), bar("A3", close=-5.0), bar("T1"), bar("T1")]
+    collect(spark, lake, settings, calendars, rows, symbols=[share("G1")])
+    before = {t: (lake.version(t), sorted(map(str, lake.read(t).collect()))) for t in ("prices", "prices_rejected", "symbols")}
+    again = collect(spark, lake, settings, calendars, rows, symbols=[share("G1")])
+    assert again.rows_out == 0 and again.rows_rejected == 2
+    for name, (_, content) in before.items():
+        assert sorted(map(str, lake.read(name).collect())) == content, name
+
+
+def test_a_vendors_rounding_is_kept_and_flagged_but_not_on_a_raw_bar(spark, lake, settings, calendars):
+    shape = {"high": 1000.0, "low": 990.0, "open": 995.0, "close": 1004.0}
+    later = date(2025, 6, 17)
+    rows = [
+        bar("V1", **shape, basis=later),  # 0.4 % above the high
+        bar("V2", **(shape | {"close": 1006.0}), basis=later),  # 0.6 %
+        bar("V3", **(shape | {"close": 1001.0})),  # one won, but as traded
+        bar("V4", high=50.0, low=49.0, open=49.0, close=51.0, basis=later),  # one tick, 2 %
+    ]
+    collect(spark, lake, settings, calendars, rows)
+    assert stored(lake, "symbol", "flags") == [("V1", ["rounded"]), ("V4", ["rounded"])]
+    assert {r["symbol"] for r in lake.read("prices_rejected").collect()} == {"V2", "V3"}
+
+
+def test_jumps_from_traded_bar_to_traded_bar(spark, lake, settings, calendars):
+    days = ["2024-03-04", "2024-03-05", "2024-03-06", "2024-03-07"]
+    rows = [
+        *[bar("J1", d, c) for d, c in zip(days, (1000, 1300, 1300, 1690), strict=True)],  # the limit, twice
+        bar("J2", days[0], 1000), bar("J2", days[1], 1000, volume=0.0), bar("J2", days[2], 2000),  # after a halt
+        *[bar("J3", d, c) for d, c in zip(days, (1000, 2000, 1010, 1010), strict=True)],  # and back
+        bar("J4", days[0], 1000), bar("J4", days[1], 500), bar("J4", days[2], 500),  # a split that is known
+    ]
+    collect(spark, lake, settings, calendars, rows, [action("J4", days[1], 0.5)])
+    flags = {(s, str(d)): f for s, d, f in stored(lake, "symbol", "date", "flags") if f}
+    assert flags == {
+        ("J2", days[1]): ["no_trade"], ("J2", days[2]): ["jump"],
+        ("J3", days[1]): ["jump", "glitch"], ("J3", days[2]): ["jump"],
+    }
+
+
+def test_flags_follow_when_the_neighbour_arrives_later(spark, lake, settings, calendars):
+    collect(spark, lake, settings, calendars, [bar("L1", "2024-03-04", 1000), bar("L1", "2024-03-06", 2000)])
+    assert stored(lake, "flags") == [[], ["jump"]]
+    collect(spark, lake, settings, calendars, [bar("L1", "2024-03-07", 1000)])
+    assert stored(lake, "flags") == [[], ["jump", "glitch"], ["jump"]]
+    collect(spark, lake, settings, calendars, [bar("L1", "2024-03-05", 1600)])  # the late bar stands between
+    assert stored(lake, "flags") == [[], ["jump"], [], ["jump"]]
+
+
+def test_a_jump_after_a_year_without_trade_is_seen(spark, lake, settings, calendars):
+    collect(spark, lake, settings, calendars, [bar("P1", "2023-03-06", 1000)])
+    collect(spark, lake, settings, calendars, [bar("P1", "2024-03-06", 5000)])
+    assert stored(lake, "flags") == [[], ["jump"]]
+
+
+def test_corrections_are_merged_and_compared_at_a_common_basis(spark, lake, settings, calendars):
+    """A split re-bases the vendor's history: equal bars stay as they are, a corrected one is replaced."""
+    raw = [bar("C1", "2024-03-04", 1000.0), bar("C1", "2024-03-05", 1020.0)]
+    collect(spark, lake, settings, calendars, raw, [action("C1", "2024-03-06", 0.2)])
+    later = date(2024, 3, 8)
+    rebased = [bar("C1", "2024-03-04", 200.0, basis=later, volume=500.0), bar("C1", "2024-03-05", 210.0, basis=later, volume=500.0)]
+    outcome = collect(spark, lake, settings, calendars, rebased)
+    assert outcome.details["prices"] == {"inserted": 0, "updated": 1}
+    assert stored(lake, "close", "basis") == [(1000.0, date(2024, 3, 4)), (210.0, later)]
+    adjusted = adjusted_prices(lake.read("prices"), lake.read("actions")).orderBy("date")
+    assert [r["close"] for r in adjusted.collect()] == [200.0, 210.0]
+
+
+def test_adjusted_prices(spark, lake):
+    put(lake, "prices", [
+        {**bar("S1", "2018-04-27", 2_650_000.0), "value": 5e9, "reference": 2_607_000.0, "volume": 600, "flags": [], "source": "x"},
+        {**bar("S1", "2018-05-04", 51_900.0), "volume": 39_000_000, "flags": [], "source": "x"},
+        {**bar("S2", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
+        {**bar("S3", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
+        {**bar("S4", "2018-04-27", 100.0), "volume": 10, "flags": [], "source": "x"},
+    ])
+    put(lake, "actions", [
+        action("S1", "2018-05-04", 0.02), action("S1", "2018-12-27", None, "dividend", amount=354.0),
+        action("S2", "2019-05-02", 0.5),  # already in: its ex-date is before the basis
+        action("S3", "2019-05-02", 10.0, "reduction", applied_by_source=False),  # the source left it out all the same
+        action("S4", "2019-05-02", 0.5, confirmed=False), action("S4", "2019-06-03", 0.5, applied_by_source=True),
+    ])
+    rows = {(r["symbol"], str(r["date"])): r for r in adjusted_prices(lake.read("prices"), lake.read("actions")).collect()}
+    samsung = rows["S1", "2018-04-27"]
+    assert samsung["close"] == pytest.approx(53_000, rel=1e-12) and samsung["volume"] == pytest.approx(30_000, rel=1e-12)
+    assert samsung["value"] == 5e9 and samsung["reference"] == pytest.approx(52_140)
+    assert rows["S1", "2018-05-04"]["close"] == 51_900
+    assert [rows[s, "2018-04-27"]["close"] for s in ("S2", "S3", "S4")] == [100.0, 1000.0, 100.0]
+    before = adjusted_prices(lake.read("prices"), lake.read("actions"), date(2018, 5, 3)).where("symbol = 'S1'").collect()
+    assert {r["close"] for r in before} == {2_650_000, 51_900}
+
+
+def test_the_reference_price_finds_actions(spark, lake, settings, calendars):
+    """A reference unlike the close before is an action; listed shares confirm it, or it stays unconfirmed."""
+    symbols = [share("R1", listed_shares=100), share("R1", "2024-03-06", listed_shares=200), share("R2"), share("R3")]
+    rows = [
+        bar("R1", "2024-03-05", 1000, reference=990.0), bar("R1", "2024-03-06", 510, reference=500.0),
+        bar("R2", "2024-03-05", 1000, reference=1000.0), bar("R2", "2024-03-06", 2550, reference=2500.0),
+        bar("R3", "2024-03-05", 1000, reference=1000.0), bar("R3", "2024-03-06", 1001, reference=1000.0),
+    ]
+    collect(spark, lake, settings, calendars, rows, symbols=symbols)
+    found = {r["symbol"]: (r["kind"], r["factor"], r["confirmed"]) for r in lake.read("actions").collect()}
+    assert found == {"R1": ("split", 0.5, True), "R2": ("unknown", 2.5, False)}
+    flags = {(s, str(d)): f for s, d, f in stored(lake, "symbol", "date", "flags") if f}
+    assert flags == {("R2", "2024-03-06"): ["jump", "unconfirmed_action"]}
+    causes = {r["check"]: r["likely_cause"] for r in report(lake)}
+    assert "unknown × 2.5 on 2024-03-06, unconfirmed" in causes["jump"]
+
+
+def report(lake):
+    return quality_report(lake.read("prices"), lake.read("actions"), lake.read("symbols"), LIMITS).collect()
+
+
+def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calendars):
+    symbols = [share("Q1", listed_shares=1000), share("Q1", "2024-03-06", listed_shares=100), share("Q2"), share("Q3")]
+    rows = [
+        bar("Q1", "2024-03-05", 100), bar("Q1", "2024-03-06", 1050),
+        bar("Q2", "2024-03-05", 100), bar("Q2", "2024-03-06", 1000),
+        bar("Q3", "2024-03-05", 100), bar("Q3", "2024-03-06", 400),
+    ]
+    collect(spark, lake, settings, calendars, rows, [action("Q3", "2024-03-06", 4.0, "reduction", applied_by_source=True)], symbols)
+    causes = {r["symbol"]: r["likely_cause"] for r in report(lake) if r["check"] == "jump"}
+    assert causes["Q2"] == "unknown"
+    assert causes["Q1"].startswith("listed shares × 0.1") and "reduction" in causes["Q1"]
+    assert causes["Q3"].startswith("corporate action: reduction × 4.0") and "applied by the source" in causes["Q3"]
+
+
+def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings, calendars):
+    symbols = [share("K1"), share("K2"), share("K3"), share("K4", "2024-03-06"), share("K1", "2024-03-06", active=False)]
+    rows = [bar("K1", "2024-03-05"), bar("K2", "2024-03-05"), bar("K3", "2024-03-05"), bar("K2", "2024-03-06")]
+    outcome = collect(spark, lake, settings, calendars, rows, symbols=symbols)
+    assert outcome.details["coverage"] == {"KOSPI": pytest.approx(1 / 3, abs=1e-4)}
+    assert outcome.details["sessions_below_coverage"] == {"KOSPI": 1}
+
+
+def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):
+    def run(rows, whole=False, today=date(2025, 1, 2)):
+        return collect_symbols(spark, lake, ListSource(symbols=rows, whole_listing=whole), Request(), today)
+
+    run([share("M1"), share("M2")])
+    assert run([share("M1"), share("M2")]).rows_out == 0
+    assert run([share("M1", "2024-05-02", market="KOSDAQ"), share("M2", "2024-05-02")]).rows_out == 1
+    assert run([share("M1", "2024-06-03", market="KOSDAQ")], whole=True, today=date(2024, 6, 3)).rows_out == 0
+    assert run([share("M2", "2024-06-03")], whole=True, today=date(2024, 6, 4)).rows_out == 0  # KOSDAQ was not asked
+    run([share("M3", "2024-06-03")], whole=True, today=date(2024, 6, 4))
+    rows = lake.read("symbols").orderBy("symbol", "valid_from").collect()
+    assert [(r["symbol"], str(r["valid_from"]), r["market"], r["active"]) for r in rows] == [
+        ("M1", "2020-01-02", "KOSPI", True), ("M1", "2024-05-02", "KOSDAQ", True),
+        ("M2", "2020-01-02", "KOSPI", True), ("M2", "2024-06-04", "KOSPI", False), ("M3", "2024-06-03", "KOSPI", True),
+    ]
+
+
+def test_a_batch_of_many_sessions_is_laid_out_by_date(spark, lake, settings, calendars):
+    days = calendars["KR"].between(date(2023, 1, 2), date(2024, 12, 30))
+    collect(spark, lake, settings, calendars, [r for s in ("W1", "W2") for r in walk(s, days, [1000.0] * len(days))])
+    assert lake.read("prices").where(F.col("date") == date(2024, 3, 4)).count() == 2
