@@ -51,6 +51,23 @@ def spark(tmp_path_factory: pytest.TempPathFactory):
     session.stop()
 
 
+@pytest.fixture(autouse=True)
+def small_plans(request: pytest.FixtureRequest):
+    """Generating and compiling code for a plan costs more than a dozen rows do; the real market has it on."""
+    if "spark" not in request.fixturenames:
+        yield
+        return
+    session = request.getfixturevalue("spark")
+    small = request.node.get_closest_marker("market") is None
+    _compile_plans(session, not small)
+    yield
+
+
+def _compile_plans(session: SparkSession, on: bool) -> None:
+    session.conf.set("spark.sql.codegen.wholeStage", str(on).lower())
+    session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK" if on else "NO_CODEGEN")
+
+
 @pytest.fixture(scope="session")
 def calendars() -> dict[str, Calendar]:
     return {c: Calendar.load(c, CONF / "calendar_overrides.json", HERE / ".local" / "cache") for c in COUNTRIES}
@@ -92,6 +109,7 @@ def real_market(spark, registry, calendars, market_files, tmp_path_factory):
     from sise.sources.base import Request
     from sise.sources.files import FilesSource
 
+    _compile_plans(spark, True)
     root = tmp_path_factory.mktemp("real")
     settings = Settings(lake=str(root / "lake"), conf=CONF, local=root / "local")
     lake = Lake(spark, settings.lake, registry.extra_columns)

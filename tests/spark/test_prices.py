@@ -49,7 +49,11 @@ REFUSED = {
 
 def test_each_refused_row_has_its_reason_and_nothing_is_lost(spark, lake, settings, calendars):
     rows = [row for row, _ in REFUSED.values()]
-    good = [bar("G1"), bar("G2", volume=0.0, open=0.0, high=0.0, low=0.0), bar("G3", volume=0.0, open=None, high=-1.0, low=float("nan"))]
+    good = [
+        bar("G1"),
+        bar("G2", volume=0.0, open=0.0, high=0.0, low=0.0),
+        bar("G3", volume=0.0, open=None, high=-1.0, low=float("nan")),
+    ]
     twice = [bar("T1"), bar("T1"), bar("T2", close=10.0), bar("T2", close=11.0)]
     outcome = collect(spark, lake, settings, calendars, [*rows, *good, *twice])
     reasons = {r["symbol"]: r["reason"] for r in lake.read("prices_rejected").collect() if r["symbol"] in REFUSED}
@@ -67,7 +71,9 @@ def test_each_refused_row_has_its_reason_and_nothing_is_lost(spark, lake, settin
 def test_running_twice_changes_nothing(spark, lake, settings, calendars):
     rows = [bar("G1"), bar("G1", "2024-03-05", 1010.0), bar("A3", close=-5.0), bar("T1"), bar("T1")]
     collect(spark, lake, settings, calendars, rows, symbols=[share("G1")])
-    before = {t: (lake.version(t), sorted(map(str, lake.read(t).collect()))) for t in ("prices", "prices_rejected", "symbols")}
+    before = {
+        t: (lake.version(t), sorted(map(str, lake.read(t).collect()))) for t in ("prices", "prices_rejected", "symbols")
+    }
     again = collect(spark, lake, settings, calendars, rows, symbols=[share("G1")])
     assert again.rows_out == 0 and again.rows_rejected == 2
     for name, (_, content) in before.items():
@@ -92,15 +98,21 @@ def test_jumps_from_traded_bar_to_traded_bar(spark, lake, settings, calendars):
     days = ["2024-03-04", "2024-03-05", "2024-03-06", "2024-03-07"]
     rows = [
         *[bar("J1", d, c) for d, c in zip(days, (1000, 1300, 1300, 1690), strict=True)],  # the limit, twice
-        bar("J2", days[0], 1000), bar("J2", days[1], 1000, volume=0.0), bar("J2", days[2], 2000),  # after a halt
+        bar("J2", days[0], 1000),
+        bar("J2", days[1], 1000, volume=0.0),
+        bar("J2", days[2], 2000),  # after a halt
         *[bar("J3", d, c) for d, c in zip(days, (1000, 2000, 1010, 1010), strict=True)],  # and back
-        bar("J4", days[0], 1000), bar("J4", days[1], 500), bar("J4", days[2], 500),  # a split that is known
+        bar("J4", days[0], 1000),
+        bar("J4", days[1], 500),
+        bar("J4", days[2], 500),  # a split that is known
     ]
     collect(spark, lake, settings, calendars, rows, [action("J4", days[1], 0.5)])
     flags = {(s, str(d)): f for s, d, f in stored(lake, "symbol", "date", "flags") if f}
     assert flags == {
-        ("J2", days[1]): ["no_trade"], ("J2", days[2]): ["jump"],
-        ("J3", days[1]): ["jump", "glitch"], ("J3", days[2]): ["jump"],
+        ("J2", days[1]): ["no_trade"],
+        ("J2", days[2]): ["jump"],
+        ("J3", days[1]): ["jump", "glitch"],
+        ("J3", days[2]): ["jump"],
     }
 
 
@@ -124,7 +136,10 @@ def test_corrections_are_merged_and_compared_at_a_common_basis(spark, lake, sett
     raw = [bar("C1", "2024-03-04", 1000.0), bar("C1", "2024-03-05", 1020.0)]
     collect(spark, lake, settings, calendars, raw, [action("C1", "2024-03-06", 0.2)])
     later = date(2024, 3, 8)
-    rebased = [bar("C1", "2024-03-04", 200.0, basis=later, volume=500.0), bar("C1", "2024-03-05", 210.0, basis=later, volume=500.0)]
+    rebased = [
+        bar("C1", "2024-03-04", 200.0, basis=later, volume=500.0),
+        bar("C1", "2024-03-05", 210.0, basis=later, volume=500.0),
+    ]
     outcome = collect(spark, lake, settings, calendars, rebased)
     assert outcome.details["prices"] == {"inserted": 0, "updated": 1}
     assert stored(lake, "close", "basis") == [(1000.0, date(2024, 3, 4)), (210.0, later)]
@@ -133,26 +148,51 @@ def test_corrections_are_merged_and_compared_at_a_common_basis(spark, lake, sett
 
 
 def test_adjusted_prices(spark, lake):
-    put(lake, "prices", [
-        {**bar("S1", "2018-04-27", 2_650_000.0), "value": 5e9, "reference": 2_607_000.0, "volume": 600, "flags": [], "source": "x"},
-        {**bar("S1", "2018-05-04", 51_900.0), "volume": 39_000_000, "flags": [], "source": "x"},
-        {**bar("S2", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
-        {**bar("S3", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
-        {**bar("S4", "2018-04-27", 100.0), "volume": 10, "flags": [], "source": "x"},
-    ])
-    put(lake, "actions", [
-        action("S1", "2018-05-04", 0.02), action("S1", "2018-12-27", None, "dividend", amount=354.0),
-        action("S2", "2019-05-02", 0.5),  # already in: its ex-date is before the basis
-        action("S3", "2019-05-02", 10.0, "reduction", applied_by_source=False),  # the source left it out all the same
-        action("S4", "2019-05-02", 0.5, confirmed=False), action("S4", "2019-06-03", 0.5, applied_by_source=True),
-    ])
-    rows = {(r["symbol"], str(r["date"])): r for r in adjusted_prices(lake.read("prices"), lake.read("actions")).collect()}
+    put(
+        lake,
+        "prices",
+        [
+            {
+                **bar("S1", "2018-04-27", 2_650_000.0),
+                "value": 5e9,
+                "reference": 2_607_000.0,
+                "volume": 600,
+                "flags": [],
+                "source": "x",
+            },
+            {**bar("S1", "2018-05-04", 51_900.0), "volume": 39_000_000, "flags": [], "source": "x"},
+            {**bar("S2", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
+            {**bar("S3", "2018-04-27", 100.0, basis=date(2020, 1, 1)), "volume": 10, "flags": [], "source": "x"},
+            {**bar("S4", "2018-04-27", 100.0), "volume": 10, "flags": [], "source": "x"},
+        ],
+    )
+    put(
+        lake,
+        "actions",
+        [
+            action("S1", "2018-05-04", 0.02),
+            action("S1", "2018-12-27", None, "dividend", amount=354.0),
+            action("S2", "2019-05-02", 0.5),  # already in: its ex-date is before the basis
+            action(
+                "S3", "2019-05-02", 10.0, "reduction", applied_by_source=False
+            ),  # the source left it out all the same
+            action("S4", "2019-05-02", 0.5, confirmed=False),
+            action("S4", "2019-06-03", 0.5, applied_by_source=True),
+        ],
+    )
+    rows = {
+        (r["symbol"], str(r["date"])): r for r in adjusted_prices(lake.read("prices"), lake.read("actions")).collect()
+    }
     samsung = rows["S1", "2018-04-27"]
-    assert samsung["close"] == pytest.approx(53_000, rel=1e-12) and samsung["volume"] == pytest.approx(30_000, rel=1e-12)
+    assert samsung["close"] == pytest.approx(53_000, rel=1e-12) and samsung["volume"] == pytest.approx(
+        30_000, rel=1e-12
+    )
     assert samsung["value"] == 5e9 and samsung["reference"] == pytest.approx(52_140)
     assert rows["S1", "2018-05-04"]["close"] == 51_900
     assert [rows[s, "2018-04-27"]["close"] for s in ("S2", "S3", "S4")] == [100.0, 1000.0, 100.0]
-    before = adjusted_prices(lake.read("prices"), lake.read("actions"), date(2018, 5, 3)).where("symbol = 'S1'").collect()
+    before = (
+        adjusted_prices(lake.read("prices"), lake.read("actions"), date(2018, 5, 3)).where("symbol = 'S1'").collect()
+    )
     assert {r["close"] for r in before} == {2_650_000, 51_900}
 
 
@@ -160,9 +200,12 @@ def test_the_reference_price_finds_actions(spark, lake, settings, calendars):
     """A reference unlike the close before is an action; listed shares confirm it, or it stays unconfirmed."""
     symbols = [share("R1", listed_shares=100), share("R1", "2024-03-06", listed_shares=200), share("R2"), share("R3")]
     rows = [
-        bar("R1", "2024-03-05", 1000, reference=990.0), bar("R1", "2024-03-06", 510, reference=500.0),
-        bar("R2", "2024-03-05", 1000, reference=1000.0), bar("R2", "2024-03-06", 2550, reference=2500.0),
-        bar("R3", "2024-03-05", 1000, reference=1000.0), bar("R3", "2024-03-06", 1001, reference=1000.0),
+        bar("R1", "2024-03-05", 1000, reference=990.0),
+        bar("R1", "2024-03-06", 510, reference=500.0),
+        bar("R2", "2024-03-05", 1000, reference=1000.0),
+        bar("R2", "2024-03-06", 2550, reference=2500.0),
+        bar("R3", "2024-03-05", 1000, reference=1000.0),
+        bar("R3", "2024-03-06", 1001, reference=1000.0),
     ]
     collect(spark, lake, settings, calendars, rows, symbols=symbols)
     found = {r["symbol"]: (r["kind"], r["factor"], r["confirmed"]) for r in lake.read("actions").collect()}
@@ -180,11 +223,22 @@ def report(lake):
 def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calendars):
     symbols = [share("Q1", listed_shares=1000), share("Q1", "2024-03-06", listed_shares=100), share("Q2"), share("Q3")]
     rows = [
-        bar("Q1", "2024-03-05", 100), bar("Q1", "2024-03-06", 1050),
-        bar("Q2", "2024-03-05", 100), bar("Q2", "2024-03-06", 1000),
-        bar("Q3", "2024-03-05", 100), bar("Q3", "2024-03-06", 400),
+        bar("Q1", "2024-03-05", 100),
+        bar("Q1", "2024-03-06", 1050),
+        bar("Q2", "2024-03-05", 100),
+        bar("Q2", "2024-03-06", 1000),
+        bar("Q3", "2024-03-05", 100),
+        bar("Q3", "2024-03-06", 400),
     ]
-    collect(spark, lake, settings, calendars, rows, [action("Q3", "2024-03-06", 4.0, "reduction", applied_by_source=True)], symbols)
+    collect(
+        spark,
+        lake,
+        settings,
+        calendars,
+        rows,
+        [action("Q3", "2024-03-06", 4.0, "reduction", applied_by_source=True)],
+        symbols,
+    )
     causes = {r["symbol"]: r["likely_cause"] for r in report(lake) if r["check"] == "jump"}
     assert causes["Q2"] == "unknown"
     assert causes["Q1"].startswith("listed shares × 0.1") and "reduction" in causes["Q1"]
@@ -192,7 +246,13 @@ def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calend
 
 
 def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings, calendars):
-    symbols = [share("K1"), share("K2"), share("K3"), share("K4", "2024-03-06"), share("K1", "2024-03-06", active=False)]
+    symbols = [
+        share("K1"),
+        share("K2"),
+        share("K3"),
+        share("K4", "2024-03-06"),
+        share("K1", "2024-03-06", active=False),
+    ]
     rows = [bar("K1", "2024-03-05"), bar("K2", "2024-03-05"), bar("K3", "2024-03-05"), bar("K2", "2024-03-06")]
     outcome = collect(spark, lake, settings, calendars, rows, symbols=symbols)
     assert outcome.details["coverage"] == {"KOSPI": pytest.approx(1 / 3, abs=1e-4)}
@@ -211,8 +271,11 @@ def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):
     run([share("M3", "2024-06-03")], whole=True, today=date(2024, 6, 4))
     rows = lake.read("symbols").orderBy("symbol", "valid_from").collect()
     assert [(r["symbol"], str(r["valid_from"]), r["market"], r["active"]) for r in rows] == [
-        ("M1", "2020-01-02", "KOSPI", True), ("M1", "2024-05-02", "KOSDAQ", True),
-        ("M2", "2020-01-02", "KOSPI", True), ("M2", "2024-06-04", "KOSPI", False), ("M3", "2024-06-03", "KOSPI", True),
+        ("M1", "2020-01-02", "KOSPI", True),
+        ("M1", "2024-05-02", "KOSDAQ", True),
+        ("M2", "2020-01-02", "KOSPI", True),
+        ("M2", "2024-06-04", "KOSPI", False),
+        ("M3", "2024-06-03", "KOSPI", True),
     ]
 
 

@@ -66,7 +66,8 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
     )
     # On a day without trade only the close counts: what else is no price there is taken as not given.
     still = {
-        c: F.when((F.col("volume") > 0) | (_finite(F.col(c)) & (F.col(c) >= 0)), F.col(c)) for c in ("open", "high", "low")
+        c: F.when((F.col("volume") > 0) | (_finite(F.col(c)) & (F.col(c) >= 0)), F.col(c))
+        for c in ("open", "high", "low")
     }
     rows = rows.withColumn("reason", reason).withColumns(still)
     return rows.drop("_session", "_content", "_copies", "_same", "_copy")

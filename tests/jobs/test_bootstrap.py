@@ -1,0 +1,109 @@
+"""Set-up: the jars are what the lock says, or nothing runs; a second run fetches nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+
+import pytest
+
+from tests.conftest import HERE
+
+spec = importlib.util.spec_from_file_location("bootstrap", HERE / "tools" / "bootstrap.py")
+bootstrap = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bootstrap)
+
+JAR = "org.apache.commons:commons-pool2:2.13.1"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap, "LOCAL", tmp_path)
+    monkeypatch.setattr(bootstrap, "JARS_LOCK", tmp_path / "jars.lock")
+    return tmp_path
+
+
+def lock(place, sha):
+    (place / "jars.lock").write_text(f"# a comment\nspark {JAR} {sha}\n")
+
+
+def true_hash():
+    line = next(line for line in (HERE / "conf" / "jars.lock").read_text().splitlines() if JAR in line)
+    return line.split()[-1]
+
+
+def test_a_jar_comes_once_and_is_checked_every_time(place, monkeypatch):
+    lock(place, true_hash())
+    java = bootstrap.find_java()
+    bootstrap.bring_jars(java)
+    jar = place / "jars" / "spark" / "commons-pool2-2.13.1.jar"
+    assert hashlib.sha256(jar.read_bytes()).hexdigest() == true_hash()
+
+    def no_network(*_):
+        raise AssertionError("a second run fetches nothing")
+
+    monkeypatch.setattr(bootstrap, "_fetch", no_network)
+    bootstrap.bring_jars(java)
+    jar.write_bytes(jar.read_bytes() + b"!")
+    with pytest.raises(bootstrap.Problem, match="is not the file that conf/jars.lock names"):
+        bootstrap.bring_jars(java)
+
+
+def test_a_wrong_hash_in_the_lock_stops_with_both(place):
+    lock(place, "0" * 64)
+    with pytest.raises(bootstrap.Problem, match=rf"{JAR} is not the file.*{true_hash()}.*{'0' * 64}"):
+        bootstrap.bring_jars(bootstrap.find_java())
+    assert not list(place.glob("jars/spark/*"))
+
+
+def test_a_line_that_is_no_jar_is_named(place):
+    (place / "jars.lock").write_text("spark delta-spark 4.4.0\n")
+    with pytest.raises(bootstrap.Problem, match=r"jars\.lock:1"):
+        bootstrap.locked_jars()
+
+
+def test_a_jar_that_left_the_lock_leaves_the_folder(place):
+    lock(place, true_hash())
+    old = place / "jars" / "spark" / "commons-pool2-2.12.0.jar"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    bootstrap.bring_jars(bootstrap.find_java())
+    assert not old.exists()
+
+
+def test_java_is_found_by_version(tmp_path, monkeypatch):
+    for version in ("11.0.2", "17.0.9"):
+        home = tmp_path / version
+        (home / "bin").mkdir(parents=True)
+        (home / "bin" / "java").write_text("")
+        (home / "release").write_text(f'JAVA_VERSION="{version}"\n')
+    assert [bootstrap.java_version(tmp_path / v) for v in ("11.0.2", "17.0.9", "none")] == [11, 17, 0]
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "17.0.9"))
+    assert bootstrap.find_java() == tmp_path / "17.0.9"
+    monkeypatch.setattr(bootstrap, "java_candidates", lambda: [tmp_path / "11.0.2"])
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "11.0.2"))
+    assert bootstrap.find_java() is None
+
+
+def test_help_lists_every_job_with_a_line():
+    answer = subprocess.run([HERE / "spark-submit.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    for job in (HERE / "jobs").glob("*.py"):
+        line = next(line for line in answer.splitlines() if job.name in line)
+        assert len(line.split(job.name)[1].strip()) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["jobs/nothing.py"], "jobs/nothing.py does not exist"),
+        (["--conf"], "--conf needs a value"),
+        (["--name", "x"], "no job given"),
+    ],
+)
+def test_wrong_calls_are_named(arguments, message):
+    answer = subprocess.run(
+        [HERE / "spark-submit.sh", *arguments], capture_output=True, text=True, cwd=HERE, env=os.environ
+    )
+    assert answer.returncode and message in answer.stderr

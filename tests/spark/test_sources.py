@@ -1,0 +1,187 @@
+"""The sample market keeps the exchanges' rules; files load whole, with what they cannot say asked for."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pandas as pd
+import pytest
+from pyspark.sql import functions as F
+
+from sise.errors import InputError
+from sise.prices.quality import check_bars
+from sise.sources.base import Request
+from sise.sources.files import FilesSource
+from sise.sources.sample import SampleSource
+from sise.sources.simulate import FIRST_SESSION, simulate, symbol_of
+from sise.ticks import krx_tick, limit_prices
+
+
+@pytest.fixture(scope="module")
+def shares(calendars):
+    sessions = {c: calendars[c].between(FIRST_SESSION, date(2025, 12, 30)) for c in ("KR", "US")}
+    return [simulate(20211, n, sessions["US" if n % 3 == 2 else "KR"]) for n in range(300)]
+
+
+def test_prices_keep_ticks_and_limits(shares):
+    for share in shares:
+        for row in share.bars:
+            if row["volume"] == 0:
+                assert row["open"] == row["high"] == row["low"] == 0
+                continue
+            prices = [row[c] for c in ("open", "high", "low", "close")]
+            assert row["low"] <= min(prices) and row["high"] >= max(prices)
+            if share.country == "KR":
+                low, high = limit_prices(row["reference"])
+                assert all(p % krx_tick(p) == 0 and low <= p <= high for p in prices), (share.symbol, row)
+
+
+def test_it_has_everything_that_happens_to_shares(shares):
+    codes = {share.symbol for share in shares}
+    assert {"NA", "0126Z0", "00499K", "000020"} <= codes and len(codes) == len(shares)
+    kinds = {a["kind"] for share in shares for a in share.actions}
+    assert {"split", "reduction", "bonus", "dividend"} <= kinds
+    assert any(a["factor"] == 0.02 for share in shares for a in share.actions)
+    assert any(row["volume"] == 0 for share in shares for row in share.bars)
+    listed = [share for share in shares if share.bars[0]["date"] > FIRST_SESSION.replace(month=3)]
+    gone = [share for share in shares if not share.symbols[-1]["active"]]
+    moved = [share for share in shares if {"KOSDAQ", "KOSPI"} <= {r["market"] for r in share.symbols}]
+    assert listed and gone and moved
+    assert all(max(r["date"] for r in share.bars) < share.symbols[-1]["valid_from"] for share in gone)
+    for flag in ("is_etf", "is_warning", "is_administration", "is_halted"):
+        assert any(row[flag] for share in shares for row in share.symbols), flag
+
+
+def test_a_split_moves_listed_shares_the_other_way(shares):
+    share = shares[1]
+    event = next(a for a in share.actions if a["factor"])
+    before = [r for r in share.symbols if r["valid_from"] < event["ex_date"]][-1]
+    after = next(r for r in share.symbols if r["valid_from"] >= event["ex_date"])
+    assert after["listed_shares"] == pytest.approx(before["listed_shares"] / event["factor"], rel=1e-3)
+
+
+def test_the_same_seed_gives_the_same_market(spark, calendars):
+    def rows(**other):
+        source = SampleSource(calendars, 12, **other)
+        return [
+            tuple(r)
+            for r in source.bars(spark, Request(("NASDAQ",), date(2025, 12, 1))).orderBy("symbol", "date").collect()
+        ]
+
+    assert rows() == rows() != rows(seed=1)
+    whole = SampleSource(calendars, 12).bars(spark, Request(("NASDAQ",))).where(F.col("date") >= date(2025, 12, 1))
+    assert [tuple(r) for r in whole.orderBy("symbol", "date").collect()] == rows()
+
+
+def test_nothing_of_it_is_refused(spark, calendars):
+    bars = SampleSource(calendars, 30).bars(spark, Request())
+    days = spark.createDataFrame([(c, d) for c in ("KR", "US") for d in calendars[c].days], "country string, date date")
+    assert (
+        check_bars(bars, days, {"KR": date(2026, 1, 2), "US": date(2026, 1, 2)}).where("reason IS NOT NULL").isEmpty()
+    )
+
+
+def test_thousands_of_codes_are_distinct():
+    assert len({symbol_of(n) for n in range(12_000)}) == 12_000
+    with pytest.raises(InputError, match="from 9 to 20000"):
+        SampleSource({}, 3)
+
+
+GIVEN = pd.DataFrame(
+    {
+        "symbol": ["000020", "NA", "0126Z0"],
+        "date": ["2024-03-04"] * 3,
+        "open": [1.0, 2, 3],
+        "high": [1.0, 2, 3],
+        "low": [1.0, 2, 3],
+        "close": [1.0, 2, 3],
+        "adj_close": [0.9, 2, 3],
+        "volume": [10, 20, 30],
+    }
+)
+
+
+def read(spark, path, request=None, **options):
+    return {r["symbol"]: r for r in FilesSource(str(path), **options).bars(spark, request or Request()).collect()}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "folder", "compact", "timestamps", "mixed"])
+def test_files_of_every_form(spark, tmp_path, kind):
+    path, frame = tmp_path / f"bars.{kind}", GIVEN
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "compact":
+        path = tmp_path / "bars.csv"
+        frame.assign(date="20240304").to_csv(path, index=False)
+    elif kind == "timestamps":
+        path = tmp_path / "bars.parquet"
+        frame.assign(date=pd.to_datetime(frame["date"])).to_parquet(path)
+    else:
+        (path / "deep").mkdir(parents=True)
+        frame[:1].to_parquet(path / "deep" / "a.parquet")
+        if kind == "mixed":
+            frame[1:].to_csv(path / "b.csv", index=False)
+        else:
+            frame[1:].to_parquet(path / "b.parquet")
+    rows = read(spark, path, market="KOSPI", basis=date(2025, 6, 17))
+    assert set(rows) == {"000020", "NA", "0126Z0"}
+    assert rows["NA"]["close"] == 2 and rows["NA"]["volume"] == 20 and rows["NA"]["problem"] is None
+    assert {r["date"] for r in rows.values()} == {date(2024, 3, 4)} and rows["NA"]["basis"] == date(2025, 6, 17)
+
+
+def test_the_markets_come_from_the_map_then_the_default(spark, tmp_path):
+    GIVEN.to_csv(tmp_path / "bars.csv", index=False)
+    (tmp_path / "map.csv").write_text("symbol,market\n000020,KOSDAQ GLOBAL\nNA,NASDAQ\n")
+    rows = read(spark, tmp_path / "bars.csv", market_map=str(tmp_path / "map.csv"))
+    assert {s: (r["country"], r["market"]) for s, r in rows.items()} == {
+        "000020": ("KR", "KOSDAQ"),
+        "NA": ("US", "NASDAQ"),
+        "0126Z0": (None, None),
+    }
+    rows = read(spark, tmp_path / "bars.csv", market_map=str(tmp_path / "map.csv"), market="KOSPI")
+    assert rows["0126Z0"]["market"] == "KOSPI" and rows["NA"]["market"] == "NASDAQ"
+
+
+def test_text_that_is_no_number_is_said(spark, tmp_path):
+    (tmp_path / "bars.csv").write_text(
+        "symbol,date,open,high,low,close,volume\nA,2024-03-04,x,1,1,1,5\nB,soon,1,1,1,1,5\nC,2024-03-04,,1,1,1,5\n"
+    )
+    rows = read(spark, tmp_path / "bars.csv", market="KOSPI", request=Request((), date(2024, 1, 1), date(2024, 12, 30)))
+    assert rows["A"]["problem"] == "open 'x' is not a number" and rows["B"]["problem"] == "date 'soon' is not a date"
+    assert rows["C"]["problem"] is None and rows["C"]["open"] is None
+
+
+def test_what_is_missing_is_named(spark, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read(spark, tmp_path / "nowhere", market="KOSPI")
+    GIVEN.drop(columns=["close"]).to_csv(tmp_path / "bars.csv", index=False)
+    with pytest.raises(InputError, match="lacks the column close"):
+        read(spark, tmp_path / "bars.csv", market="KOSPI")
+    GIVEN.to_csv(tmp_path / "bars.csv", index=False)
+    with pytest.raises(InputError, match="--market-map FILE"):
+        read(spark, tmp_path / "bars.csv")
+    (tmp_path / "map.csv").write_text("symbol,market\nNA,NASDAQ\nNA,NYSE\n")
+    with pytest.raises(InputError, match="more than one market for NA"):
+        read(spark, tmp_path / "bars.csv", market_map=str(tmp_path / "map.csv"))
+    GIVEN.assign(symbol=[20, 30, 40]).to_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(InputError, match="000020 has become 20"):
+        read(spark, tmp_path / "numbers.parquet", market="KOSPI")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no \.parquet or \.csv file"):
+        read(spark, tmp_path / "empty", market="KOSPI")
+
+
+def test_symbols_from_a_file(spark, tmp_path):
+    (tmp_path / "s.csv").write_text("symbol,market,market_cap,is_etf\n000020,KOSPI,1e12,false\nNA,NASDAQ,,true\n")
+    rows = {r["symbol"]: r for r in FilesSource(str(tmp_path / "s.csv")).symbols(spark, Request()).collect()}
+    assert (
+        rows["000020"]["market_cap"] == 1e12
+        and rows["NA"]["is_etf"]
+        and rows["NA"]["active"]
+        and rows["NA"]["country"] == "US"
+    )
+    (tmp_path / "bad.csv").write_text("symbol,market\n000020,LSE\n")
+    with pytest.raises(InputError, match="'LSE'"):
+        FilesSource(str(tmp_path / "bad.csv")).symbols(spark, Request())
