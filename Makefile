@@ -26,7 +26,9 @@ bench: setup ## full rebuild and the day beside polars, DuckDB, TA-Lib and panda
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python bench/batch.py $(BENCH_ARGS)
 
 history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:18080
-	@$(BIN)/python tools/history.py
+	@mkdir -p .local/spark-events && echo "history server: http://127.0.0.1:18080 (Ctrl-C ends it)"
+	@SPARK_LOCAL_IP=127.0.0.1 SPARK_HISTORY_OPTS="-Dspark.history.fs.logDirectory=file://$(CURDIR)/.local/spark-events" \
+		tools/spark-class.sh org.apache.spark.deploy.history.HistoryServer
 
 notebook: setup ## Jupyter on notebooks/, 127.0.0.1
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks

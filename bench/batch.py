@@ -10,6 +10,7 @@ the slowest peers run once). ``sise_s`` is the whole job from Delta to Delta (in
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -226,7 +227,7 @@ def _per_symbol(prices: str) -> tuple[pd.DataFrame, list[tuple[int, int]]]:
     frame = frame[frame["volume"] > 0].reset_index(drop=True)
     starts = np.flatnonzero(frame["symbol"].to_numpy()[1:] != frame["symbol"].to_numpy()[:-1]) + 1
     edges = [0, *starts.tolist(), len(frame)]
-    return frame, list(zip(edges[:-1], edges[1:], strict=True))
+    return frame, list(itertools.pairwise(edges))
 
 
 def run_talib(prices: str, out: str) -> None:
@@ -334,7 +335,7 @@ def add_session(lake: Lake, day: date, last: pd.DataFrame, step: float) -> None:
 
 
 def measure_day(spark: SparkSession, work: Path, sessions: int, runs: int) -> float:
-    """6,000 symbols: seconds of ./spark-submit.sh jobs/compute_indicators.py, from command to exit, on one new session."""
+    """6,000 symbols: seconds of the default compute_indicators job, from command to exit, on one new session."""
     root = work / f"day-{sessions}"
     days = generate(root / "source", 6000, sessions)
     lake = Lake(spark, str(root / "lake"), REGISTRY.extra_columns)

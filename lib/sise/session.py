@@ -32,24 +32,27 @@ STEPS: list[tuple[str, float]] = []
 
 
 class Hold:
-    """Keeps frames for the length of a block: ``hold(frame)`` persists it, the block's end lets all of them go.
+    """Computes frames once, for the length of a block: ``hold(frame)`` gives a frame of the same rows whose plan is
+    only those rows, so that what follows is planned in no time; the block's end lets the rows go.
 
-    A frame left persisted would answer for the next, equal query on a table that has moved on.
+    (A persisted frame would keep its whole plan, to be analysed again by each query over it, and would answer for
+    the next, equal query on a table that has moved on.)
     """
 
     def __init__(self) -> None:
         self._frames: list[DataFrame] = []
 
     def __call__(self, frame: DataFrame) -> DataFrame:
-        self._frames.append(frame.persist(StorageLevel.MEMORY_AND_DISK))
-        return frame
+        held = frame.localCheckpoint(eager=True, storageLevel=StorageLevel.MEMORY_AND_DISK)
+        self._frames.append(held)
+        return held
 
     def __enter__(self) -> Hold:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for frame in reversed(self._frames):
-            frame.unpersist()
+        for frame in self._frames:
+            frame._jdf.queryExecution().logical().rdd().unpersist(False)
         self._frames.clear()
 
 

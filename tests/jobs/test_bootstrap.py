@@ -47,7 +47,7 @@ def test_a_jar_comes_once_and_is_checked_every_time(place, monkeypatch):
     monkeypatch.setattr(bootstrap, "_fetch", no_network)
     bootstrap.bring_jars(java)
     jar.write_bytes(jar.read_bytes() + b"!")
-    with pytest.raises(bootstrap.Problem, match="is not the file that conf/jars.lock names"):
+    with pytest.raises(bootstrap.Problem, match=r"is not the file that conf/jars\.lock names"):
         bootstrap.bring_jars(java)
 
 

@@ -217,7 +217,7 @@ def test_the_spark_ui_tells_what_ran(batch):
         [sys.executable, "-c", EVENTS, *map(str, events[-12:])], capture_output=True, text=True, check=True
     ).stdout
     for what in (
-        "indicators: compute and merge",
+        "indicators: merge the rows of",
         "prices: read and check bars from sample",
         "watchlists: apply the rules",
     ):

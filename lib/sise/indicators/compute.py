@@ -102,8 +102,9 @@ class _Run:
             if as_of != before or self._moved(done):
                 self._replace_live(None, as_of)
             return self.outcome
-        rows = self.hold(self._rows(shares, as_of, live=True))
-        with described(self.spark, f"indicators: compute and merge {counts[0]} shares"):
+        with described(self.spark, f"indicators: compute {counts[0]} shares"):
+            rows = self.hold(self._rows(shares, as_of, live=True))
+        with described(self.spark, f"indicators: merge the rows of {counts[0]} shares"):
             gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
         with described(self.spark, "indicators: keep the filters' states"):
@@ -197,13 +198,13 @@ class _Run:
             .groupBy(*_SHARE)
             .agg(F.max_by(F.struct(*self.state_columns), "date").alias("filter_state"))
         )
-        shares = self.hold(newest.withColumn("_from", F.col("filter_state.tail_from")))
         with described(self.spark, "indicators: the bars that tomorrow's tick needs"):
+            shares = self.hold(newest.withColumn("_from", F.col("filter_state.tail_from")))
             rows = with_rolling(self._tails(shares.drop("filter_state"), as_of), self.registry, live=True)
             rows = self._last_rows(rows.drop("bar_no", "tail_from"))
             rows = rows.join(F.broadcast(shares.drop("_from")), on=_SHARE, how="inner")
             state = {name: F.col(f"filter_state.{name}") for name in self.registry.state}
-            rows = rows.withColumns(filter_values(self.registry, state))
+            rows = self.hold(rows.withColumns(filter_values(self.registry, state)))
         self._replace_live(rows, as_of)
 
     def _last_rows(self, rows: DataFrame) -> DataFrame:

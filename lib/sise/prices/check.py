@@ -31,11 +31,13 @@ def check_quality(
     if end is not None:
         report = report.where(F.col("date") <= F.lit(end))
     with Hold() as hold:
-        return _report(spark, hold(report.orderBy("check", "country", "date", "symbol")), output)
+        with described(spark, "quality: find flagged bars and their likely cause"):
+            report = hold(report.orderBy("check", "country", "date", "symbol"))
+        return _report(spark, report, output)
 
 
 def _report(spark: SparkSession, report: DataFrame, output: Path) -> Outcome:
-    with described(spark, "quality: find flagged bars and their likely cause"):
+    with described(spark, "quality: count them"):
         counts = {row["check"]: row["count"] for row in report.groupBy("check").count().orderBy("check").collect()}
         shares = {
             r["check"]: r["n"]

@@ -173,8 +173,9 @@ def _merge_prices(
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
     changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
-    with described(spark, f"prices: merge bars of {low} … {high}"):
+    with described(spark, "prices: set flags over new and neighbouring bars"):
         changed = hold(changed)
+    with described(spark, f"prices: merge bars of {low} … {high}"):
         laid_out = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
         written = lake.merge("prices", laid_out)
         flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()

@@ -77,8 +77,8 @@ def _scan(
         outcome.rows_in = shares.count()
         eligible = hold(select_eligible(shares, settings))
     columns = [c for c in shares.columns if c not in {"flags", "suspect"}]
-    picked = hold(select_listed(eligible, rules, lists, columns))
     with described(spark, "watchlists: apply the rules and rank"):
+        picked = hold(select_listed(eligible, rules, lists, columns))
         counts = {row["list"]: row["count"] for row in picked.groupBy("list").count().collect()}
     spans = [f"(country = '{country}' AND date = DATE'{session}')" for country, session in sorted(days.items())]
     with described(spark, "watchlists: replace the session's rows"):
