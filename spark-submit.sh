@@ -59,6 +59,7 @@ case "$master" in local*)
     options=(--conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1 ${options[@]+"${options[@]}"}) ;;
 esac
 [ -t 2 ] && progress=true || progress=false
+export SISE_PROGRESS="$progress"
 events="$here/.local/spark-events"
 mkdir -p "$events"
 export SPARK_CONF_DIR="$here/conf"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
 
+from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
 __all__ = ["STEPS", "Hold", "described", "open_session"]
@@ -65,8 +65,8 @@ def described(spark: SparkSession, what: str) -> Iterator[None]:
     context = spark.sparkContext
     before = context.getLocalProperty("spark.job.description")
     context.setJobDescription(what)
-    if sys.stderr.isatty():
-        print(f"  … {what}", file=sys.stderr, flush=True)
+    if on_terminal():
+        tell(f"  … {what}")
     started = time.monotonic()
     try:
         yield

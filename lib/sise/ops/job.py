@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import traceback
 import uuid
@@ -17,6 +16,7 @@ from typing import NoReturn
 from pyspark.sql import SparkSession
 
 from sise.calendars import COUNTRIES, Calendar
+from sise.console import tell
 from sise.errors import InputError, SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
@@ -71,7 +71,7 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
         error, code = str(problem), 2 if context is None and isinstance(problem, InputError) else 1
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
         error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
-        traceback.print_exc(file=sys.stderr)
+        tell(traceback.format_exc())
     seconds = round(time.monotonic() - clock, 3)
     record = {
         "run_id": run_id,
@@ -89,11 +89,11 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
             _append(context, record, outcome, started)
         except Exception as problem:
             code = code or 1
-            print(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}", file=sys.stderr)
+            tell(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}")
     for line in outcome.lines:
-        print(f"{job}: {line}", file=sys.stderr)
+        tell(f"{job}: {line}")
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
-    print(f"{job}: {ending}", file=sys.stderr, flush=True)
+    tell(f"{job}: {ending}")
     print(json.dumps(record, default=str, ensure_ascii=False), flush=True)
     if context is not None:
         context.spark.stop()
