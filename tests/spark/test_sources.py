@@ -60,6 +60,19 @@ def test_a_split_moves_listed_shares_the_other_way(shares):
     assert after["listed_shares"] == pytest.approx(before["listed_shares"] / event["factor"], rel=1e-3)
 
 
+def test_no_move_is_unexplained(shares):
+    """From traded bar to traded bar, and over each action's factor, every move is within what the door allows."""
+    for share in shares:
+        factors = {a["ex_date"]: a["factor"] for a in share.actions if a["factor"]}
+        before = None
+        for row in share.bars:
+            before = before and before * factors.get(row["date"], 1.0)
+            if row["volume"]:
+                limit = 0.305 if share.country == "KR" else 0.5
+                assert before is None or abs(row["close"] / before - 1) <= limit, (share.symbol, row)
+                before = row["close"]
+
+
 def test_the_same_seed_gives_the_same_market(spark, calendars):
     def rows(**other):
         source = SampleSource(calendars, 12, **other)

@@ -72,6 +72,8 @@ def simulate(seed: int, number: int, sessions: list[date]) -> Share:
     share = Share(country, symbol_of(number))
     plan = _Plan.draw(rng, number, market, len(sessions))
     returns = plan.beta * index_returns(seed, market, len(sessions)) + rng.standard_t(4, len(sessions)) * plan.sigma
+    if country == "US":  # no limit there, but a sample market's larger moves would all be somebody's mistake
+        returns = np.clip(returns, -0.35, 0.35)
     noise = np.abs(rng.normal(0, plan.sigma * 0.6, (len(sessions), 3)))
     pauses = rng.normal(0, 0.5, len(sessions))
     close = round_to_tick(plan.price, country)
