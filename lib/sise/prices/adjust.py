@@ -8,6 +8,8 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from sise.columns import by_country
+
 __all__ = ["adjusted_prices", "product_of", "with_actions", "with_adjustment"]
 
 _PRICES = ("open", "high", "low", "close")
@@ -38,10 +40,7 @@ def with_actions(prices: DataFrame, actions: DataFrame, as_of: date | Mapping[st
     """Adds ``_actions``: the share's price-changing, confirmed actions as an array, null where it has none."""
     events = actions.where(F.col("factor").isNotNull() & (F.col("kind") != "dividend") & F.col("confirmed"))
     if isinstance(as_of, Mapping):
-        limit = F.lit(None).cast("date")
-        for country, day in as_of.items():
-            limit = F.when(F.col("country") == country, F.lit(day)).otherwise(limit)
-        events = events.where(F.col("ex_date") <= limit)
+        events = events.where(F.col("ex_date") <= by_country(as_of, "date"))
     elif as_of is not None:
         events = events.where(F.col("ex_date") <= F.lit(as_of))
     lists = events.groupBy("country", "symbol").agg(

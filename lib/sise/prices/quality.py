@@ -15,6 +15,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import EXCHANGES, MARKETS
+from sise.columns import by_country
 from sise.prices.adjust import with_adjustment
 from sise.ticks import tick_column
 
@@ -74,9 +75,7 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
 
 
 def _future(today: Mapping[str, date]) -> Column:
-    limit = F.lit(None).cast("date")
-    for country, day in today.items():
-        limit = F.when(F.col("country") == country, F.lit(day)).otherwise(limit)
+    limit = by_country(today, "date")
     return F.when(F.col("date") > limit, F.concat(F.lit("from the future: today is "), limit.cast("string")))
 
 
@@ -165,9 +164,7 @@ def with_flags(bars: DataFrame, actions: DataFrame, limits: Mapping[str, float])
     """Sets ``flags`` on rows of prices, from traded bar to traded bar. ``limits``: the largest move of a session
     per country, as a fraction. ``rounded`` must be a column; it becomes a flag."""
     traded = F.col("volume") > 0
-    limit = F.lit(None).cast("double")
-    for country, value in limits.items():
-        limit = F.when(F.col("country") == country, F.lit(value)).otherwise(limit)
+    limit = by_country(limits, "double")
     # Prices are brought to one basis first, so that an explained split is no jump. Traded bars are a partition of
     # their own, so that lag and lead step over the days without trade.
     order = Window.partitionBy("symbol", "country", "_traded").orderBy("date")

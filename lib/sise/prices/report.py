@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from sise.columns import by_country
 from sise.prices.actions import SHARES_TOLERANCE, with_share_change
 from sise.prices.adjust import with_adjustment
 
@@ -87,9 +88,7 @@ def _with_action(rows: DataFrame, actions: DataFrame) -> DataFrame:
 
 
 def _cause(limits: Mapping[str, float]) -> Column:
-    limit = F.lit(None).cast("double")
-    for country, value in limits.items():
-        limit = F.when(F.col("country") == country, F.lit(value)).otherwise(limit)
+    limit = by_country(limits, "double")
     change = 1 + F.col("change")
     reference = F.col("reference").isNotNull() & (F.abs(F.col("close") / F.col("reference") - 1) <= limit)
     explained = F.abs(F.col("shares_change") * change - 1) <= F.greatest(limit, F.lit(SHARES_TOLERANCE))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import date
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
+from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
@@ -178,20 +179,13 @@ def _as_of(symbols: DataFrame, days: dict[str, date]) -> DataFrame:
     """Each share's row valid on its day; before its first row, a share is taken as that row describes it."""
     if not days:
         return symbols.limit(0).select(*_SHARE, *_SYMBOL)
-    day = _day_of(days)
+    day = by_country(days, "date")
     valid = F.col("valid_from") <= day
     order = Window.partitionBy(*_SHARE).orderBy(
         valid.desc(), F.when(valid, F.date_diff(day, F.col("valid_from"))).otherwise(F.date_diff("valid_from", day))
     )
     rows = symbols.where(day.isNotNull()).withColumn("_n", F.row_number().over(order))
     return rows.where("_n = 1").select(*_SHARE, *_SYMBOL)
-
-
-def _day_of(days: dict[str, date]) -> Column:
-    day = F.lit(None).cast("date")
-    for country, value in days.items():
-        day = F.when(F.col("country") == country, F.lit(value)).otherwise(day)
-    return day
 
 
 def _suspects(prices: DataFrame, days: dict[str, date], calendars: dict[str, Calendar], bars: int) -> DataFrame:
