@@ -205,6 +205,9 @@ class Lake:
         return rows.select(*[F.col(f.name).cast(f.dataType).alias(f.name) for f in fields])
 
     def _write(self, name: str, rows: DataFrame):  # type: ignore[no-untyped-def]
+        # Computed values hardly repeat: a dictionary of them costs a quarter of a large write and is thrown away.
+        for column in (c for c, kind in self._extra.get(name, {}).items() if kind == "double"):
+            self.spark.conf.set(f"parquet.enable.dictionary#{column}", "false")
         return self._select(name, rows).write.format("delta")
 
 

@@ -104,12 +104,13 @@ def test_live_parity_at_every_close(real_market, registry, calendars, spark):
     """tick(state of the bar before, this bar's price) == batch(this bar), over all of the real prices."""
     lake, _ = real_market
     run = _Run(spark, lake, registry, calendars)
-    rows = with_indicators(run._bars(run.prices, run._last_sessions()), registry, live=True)
-    rows = with_every_state(rows, registry)
+    rows = with_indicators(run._bars(run.prices, run._last_sessions()), registry, keep=1_000_000)
     order = Window.partitionBy("symbol", "country").orderBy("date")
-    ingredients = list(dict.fromkeys([*registry.live, "close"]))
-    before = rows.withColumn("_before", F.lag(F.struct(*ingredients)).over(order))
-    tick = at_price(registry, F.col("close"), F.col("volume"), {c: F.col(f"_before.{c}") for c in ingredients})
+    live = [*registry.core, *registry.ingredients]
+    before = rows.withColumn("_before", F.lag(F.struct("filter_state", "close", *registry.core)).over(order))
+    state = {name: F.col(f"_before.filter_state.{name}") for name in registry.state}
+    state |= {name: F.col("_before.filter_state.live")[i] for i, name in enumerate(live)}
+    tick = at_price(registry, F.col("close"), F.col("volume"), {**state, "close": F.col("_before.close")})
     # high_252 and low_252 take the price for the bar's range: compare them with the range so far and the price
     tick["high_252"] = F.greatest(tick["high_252"], F.when(tick["high_252"].isNotNull(), F.col("high")))
     tick["low_252"] = F.least(tick["low_252"], F.when(tick["low_252"].isNotNull(), F.col("low")))
@@ -130,26 +131,6 @@ def test_live_parity_at_every_close(real_market, registry, calendars, spark):
     for name in tick:
         assert worst[f"{name}_nulls"] == 0, f"{name}: null at the tick and not in the batch, or the other way round"
         assert worst[name] is not None and worst[name] <= 1e-9, f"{name}: {worst[name]}"
-
-
-def with_every_state(rows, registry):
-    """The filters' states of every bar, which filter_state keeps for the last ones only: recomputed plainly."""
-    states = [c for c in registry.state if c not in registry.core]
-
-    def per_share(frame: pd.DataFrame) -> pd.DataFrame:
-        from sise.indicators.recursive import compute_filters
-
-        frame = frame.sort_values("date")
-        out = compute_filters(registry, *(frame[c].to_numpy(float) for c in ("high", "low", "close")))
-        return frame.assign(**{c: out[c] for c in states})
-
-    rows = rows.drop("filter_state")
-    schema = ", ".join(
-        [*(f"`{f.name}` {f.dataType.simpleString()}" for f in rows.schema), *(f"{c} double" for c in states)]
-    )
-    found = rows.groupBy("symbol", "country").applyInPandas(per_share, schema)
-    nulls = {c: F.when(F.isnan(c), None).otherwise(F.col(c)) for c in states}
-    return found.withColumns(nulls)
 
 
 def test_live_state_is_the_last_bar(real_market, registry, calendars):

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
+from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
-from sise.indicators.live import filter_values
 from sise.indicators.registry import KEPT_SESSIONS, Registry
-from sise.indicators.rolling import BAR_COLUMNS, with_rolling
+from sise.indicators.rolling import BAR_COLUMNS
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
@@ -103,14 +103,18 @@ class _Run:
                 self._replace_live(None, as_of)
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
-            rows = self.hold(self._rows(shares, as_of, live=True))
+            rows = self.hold(self._rows(shares, as_of))
         with described(self.spark, f"indicators: merge the rows of {counts[0]} shares"):
             gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
         with described(self.spark, "indicators: keep the filters' states"):
             kept = self._kept_states(shares)
-            self.lake.replace("indicator_state", self._newest_states(kept.unionByName(self._states(rows))))
-        self._replace_live(rows, as_of, shares)
+            self.lake.replace("indicator_state", self._newest(kept.unionByName(self._states(rows)), KEPT_SESSIONS))
+        if written.deleted:  # a share may have lost its newest bar: its live state is that of the one before
+            lost = shares.join(rows, on=_SHARE, how="left_anti").select(*_SHARE)
+            earlier = self._last_bars().join(F.broadcast(lost), on=_SHARE, how="left_semi")
+            rows = self.hold(rows.select(*earlier.columns).unionByName(earlier))
+        self._replace_live(rows, as_of, shares if written.deleted else rows)
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
         return self.outcome
@@ -121,10 +125,7 @@ class _Run:
         self, keys: DataFrame, actions: DataFrame, before: Mapping[str, date], as_of: Mapping[str, date]
     ) -> DataFrame:
         """(country, symbol, start): start is the first changed bar, or long ago where a factor changed or fell due."""
-        known, now = F.lit(_LONG_AGO), F.lit(_LONG_AGO)
-        for country, day in as_of.items():
-            known = F.when(F.col("country") == country, F.lit(before.get(country, _LONG_AGO))).otherwise(known)
-            now = F.when(F.col("country") == country, F.lit(day)).otherwise(now)
+        known, now = F.coalesce(by_country(before, "date"), F.lit(_LONG_AGO)), by_country(as_of, "date")
         # An action announced ahead changes nothing until its ex-date.
         price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull() & (F.col("ex_date") <= now)
         due = self.actions.where(price_changing & (F.col("ex_date") > known)).select(*_SHARE)
@@ -151,11 +152,11 @@ class _Run:
         fields = ", ".join(f"{name}: double" for name in self.registry.state)
         return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
 
-    def _rows(self, shares: DataFrame, as_of: Mapping[str, date], live: bool = False) -> DataFrame:
+    def _rows(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
         """The indicators of ``shares`` from their ``start`` on."""
         bars = self._tails(shares.select(*_SHARE, F.col("_state.tail_from").alias("_from")), as_of)
         states = shares.select(*_SHARE, "start", "_state")
-        rows = with_indicators(bars, self.registry, live=live, states=states)
+        rows = with_indicators(bars, self.registry, states=states)
         return rows.where(F.col("date") >= F.col("start")).drop("start")
 
     def _tails(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
@@ -187,29 +188,18 @@ class _Run:
 
     def _finish_all(self, as_of: Mapping[str, date]) -> None:
         """After a rebuild: states and live state of every share, from the table just written."""
-        table = self.lake.read("indicators")
+        with described(self.spark, "indicators: read the last bars of every share"):
+            rows = self.hold(self._last_bars().coalesce(2))
         with described(self.spark, "indicators: keep the filters' states"):
-            self.lake.replace("indicator_state", self._newest_states(self._states(table)))
-            count = table.agg(F.count(F.lit(1)), F.count_distinct(*_SHARE)).collect()[0]
-        self.outcome.rows_in = self.outcome.rows_out = count[0]
-        self.outcome.details["shares"] = count[1]
-        newest = (
-            self.lake.read("indicator_state")
-            .groupBy(*_SHARE)
-            .agg(F.max_by(F.struct(*self.state_columns), "date").alias("filter_state"))
-        )
-        with described(self.spark, "indicators: the bars that tomorrow's tick needs"):
-            shares = self.hold(newest.withColumn("_from", F.col("filter_state.tail_from")))
-            rows = with_rolling(self._tails(shares.drop("filter_state"), as_of), self.registry, live=True)
-            rows = self._last_rows(rows.drop("bar_no", "tail_from"))
-            rows = rows.join(F.broadcast(shares.drop("_from")), on=_SHARE, how="inner")
-            state = {name: F.col(f"filter_state.{name}") for name in self.registry.state}
-            rows = self.hold(rows.withColumns(filter_values(self.registry, state)))
+            self.lake.replace("indicator_state", self._newest(self._states(rows), KEPT_SESSIONS))
         self._replace_live(rows, as_of)
+        self.outcome.rows_in = self.outcome.rows_out = self.lake.read("indicators").count()  # from the log alone
+        self.outcome.details["shares"] = self.lake.read("live_state").count()
 
-    def _last_rows(self, rows: DataFrame) -> DataFrame:
-        last = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
-        return rows.withColumn("_n", F.row_number().over(last)).where("_n = 1").drop("_n")
+    def _last_bars(self) -> DataFrame:
+        """The bars that carry a filter state, among them the last ones of every share."""
+        rows = self.lake.read("indicators").where(F.col("filter_state").isNotNull())
+        return rows.select(*_SHARE, "date", "market", "close", "volume", "filter_state")
 
     def _states(self, rows: DataFrame) -> DataFrame:
         """indicator_state's rows out of ``filter_state``."""
@@ -223,35 +213,38 @@ class _Run:
         )
         return stored.where(F.col("start").isNull() | (F.col("date") < F.col("start"))).drop("start")
 
-    def _newest_states(self, states: DataFrame) -> DataFrame:
+    def _newest(self, rows: DataFrame, count: int) -> DataFrame:
         newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
-        rows = states.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= KEPT_SESSIONS)
-        return rows.drop("_n").coalesce(1)
+        return rows.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= count).drop("_n").coalesce(1)
 
-    def _replace_live(self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None) -> None:
-        """Replaces live_state: new rows for the shares computed, the others valid for the next session."""
-        valid: Column = F.lit(None).cast("date")
-        for country, day in as_of.items():
-            valid = F.when(F.col("country") == country, F.lit(self.calendars[country].next(day))).otherwise(valid)
-        schema = self.lake.schema("live_state").names
-        parts = []
-        if rows is not None:
-            states = [c for c in self.registry.state if c not in self.registry.core]
-            last = rows if shares is None else self._last_rows(rows)
-            parts.append(
-                last.select(
-                    *[c for c in last.columns if c in schema and c not in states],
-                    F.col("date").alias("as_of"),
-                    F.lit(self.registry.hash).alias("registry_hash"),
-                    F.col("filter_state.bars").alias("bars"),
-                    F.col("filter_state.tail_from").alias("tail_from"),
-                    *[F.col(f"filter_state.{c}").alias(c) for c in states],
-                )
-            )
+    def _live(self, rows: DataFrame) -> DataFrame:
+        """live_state's rows out of the ``filter_state`` of each share's last bar."""
+        last = self._newest(rows.where(F.col("filter_state").isNotNull()), 1)
+        names = [*self.registry.core, *self.registry.ingredients]
+        live = {name: F.col("filter_state.live")[i] for i, name in enumerate(names)}
+        live |= {c: F.col(f"filter_state.{c}") for c in self.state_columns if c not in live}
+        return last.select(
+            *_SHARE,
+            "market",
+            "close",
+            "volume",
+            F.col("date").alias("as_of"),
+            F.lit(self.registry.hash).alias("registry_hash"),
+            *[value.alias(name) for name, value in live.items()],
+        )
+
+    def _replace_live(
+        self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None
+    ) -> None:
+        """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
+        next session."""
+        parts = [] if rows is None else [self._live(rows)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
-            parts.append(kept if shares is None else kept.join(F.broadcast(shares), on=_SHARE, how="left_anti"))
+            done = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
+            parts.append(kept if done is None else kept.join(done, on=_SHARE, how="left_anti"))
         live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
+        valid = by_country({c: self.calendars[c].next(day) for c, day in as_of.items()}, "date")
         done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
         with described(self.spark, "indicators: replace live_state for the next session"):
             self.lake.replace(

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from sise.indicators.registry import BOLLINGER, MACD, Registry
 
-__all__ = ["at_price", "filter_values"]
+__all__ = ["at_price"]
 
 
 def at_price(
@@ -55,16 +55,6 @@ def at_price(
     for n in registry.periods("return"):
         values[f"return_{n}"] = F.try_divide(price, get(f"return_{n}_base")) - F.lit(1.0)
     return {name: values[name] for name in registry.core if name in values}
-
-
-def filter_values(registry: Registry, state: Mapping[str, Column]) -> dict[str, Column]:
-    """Columns by recursive indicator: its value at the bar of the filters' ``state`` (columns by state name)."""
-    values: dict[str, Column] = {name: state[name] for name in registry.recursive if name in state}
-    if registry.has_macd:
-        values |= _macd(state["macd_fast"], state["macd_slow"], state["macd_signal"])
-    for n in registry.periods("rsi"):
-        values[f"rsi_{n}"] = _relative_strength(state[f"rsi_{n}_gain"], state[f"rsi_{n}_loss"])
-    return {name: values[name] for name in registry.recursive}
 
 
 def _macd(fast: Column, slow: Column, signal: Column) -> dict[str, Column]:

@@ -124,17 +124,19 @@ class Registry:
     @cached_property
     def hash(self) -> str:
         """Changes when a column or its definition does."""
-        text = json.dumps([2, self.core, [[e.column, e.function, e.parameters] for e in self.extra]], sort_keys=True)
+        text = json.dumps([3, self.core, [[e.column, e.function, e.parameters] for e in self.extra]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def state_type(self) -> str:
+        """filter_state: what indicator_state and live_state are made of (batch.py)."""
         fields = ["bars: bigint", "tail_from: date", *(f"{name}: double" for name in self.state)]
+        fields.append("live: array<double>")
         return f"struct<{', '.join(fields)}>"
 
-    @property
-    def live(self) -> dict[str, str]:
-        """What live_state holds of the as_of bar: the core columns, and what turns them into tomorrow's (live.py).
+    @cached_property
+    def ingredients(self) -> tuple[str, ...]:
+        """What turns a bar's rolling columns into tomorrow's at any price (ingredients.py, live.py).
 
         ``x_sum``: the sum of the last period − 1 closes or volumes; ``x_max``, ``x_min``: the extreme of the last
         period − 1 highs or lows; ``x_base``: the close a return is measured from; ``bb_mean``, ``bb_m2``: mean and
@@ -144,9 +146,13 @@ class Registry:
         names += [f"{c}_max" for c in self.core if c.startswith("high_")]
         names += [f"{c}_min" for c in self.core if c.startswith("low_")]
         names += [f"{c}_base" for c in self.core if c.startswith("return_")]
-        names += ["bb_mean", "bb_m2"] if self.has_bollinger else []
+        return (*names, *(("bb_mean", "bb_m2") if self.has_bollinger else ()))
+
+    @property
+    def live(self) -> dict[str, str]:
+        """What live_state holds of the as_of bar: the core columns, the ingredients and the filters' states."""
         states = [c for c in self.state if c not in self.core]
-        return dict.fromkeys([*self.core, *names, *states], "double")
+        return dict.fromkeys([*self.core, *self.ingredients, *states], "double")
 
     @property
     def extra_columns(self) -> dict[str, dict[str, str]]:

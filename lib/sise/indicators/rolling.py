@@ -24,15 +24,14 @@ _UNIT = float(2**48)
 _BLOCK = 5
 
 
-def with_rolling(bars: DataFrame, registry: Registry, *, live: bool = False) -> DataFrame:
+def with_rolling(bars: DataFrame, registry: Registry) -> DataFrame:
     """Adds the registry's rolling columns, ``bar_no`` (1 for a share's first bar here) and ``tail_from``.
 
     In: BAR_COLUMNS (adjusted, days without trade left out) and any others, which stay. Out: a column for each SMA,
     Bollinger band (population deviation), volume average and ratio, extreme and simple return; null until the
-    period is full. ``tail_from``: the date of the bar from which a resumed run must read. With ``live``, also the
-    rolling ingredients in ``registry.live``.
+    period is full. ``tail_from``: the date of the bar from which a resumed run must read.
     """
-    plan = _Plan(bars, registry, live)
+    plan = _Plan(bars, registry)
     rows = bars.select("*", *plan.limbs())
     rows = rows.select("*", *plan.first_pass())
     rows = rows.select(*plan.kept, *plan.after_first())
@@ -61,8 +60,8 @@ def _added(columns: Sequence[Column]) -> Column:
 class _Plan:
     """Three window passes over one sort. Each pass lags what the one before it put together."""
 
-    def __init__(self, bars: DataFrame, registry: Registry, live: bool):
-        self.registry, self.live = registry, live
+    def __init__(self, bars: DataFrame, registry: Registry):
+        self.registry = registry
         self.input = bars.columns
         self.kept: list[str] = [*bars.columns, "bar_no", "tail_from"]
         self.sma = registry.periods("sma")
@@ -71,10 +70,6 @@ class _Plan:
         self.returns = registry.periods("return")
         extremes = {("high", n) for n in registry.periods("high")} | {("low", n) for n in registry.periods("low")}
         self.sums = {"close": [*self.sma], "volume": [*self.volume]}
-        if live:
-            extremes |= {(kind, n - 1) for kind, n in extremes if n > 1}
-            self.sums["close"] += [n - 1 for n in self.sma if n > 1]
-            self.sums["volume"] += [n - 1 for n in self.volume if n > 1]
         if self.bollinger:
             self.sums["close"].append(self.bollinger)
         self.sums = {c: sorted(set(periods)) for c, periods in self.sums.items() if periods}
@@ -87,7 +82,7 @@ class _Plan:
     def limbs(self) -> list[Column]:
         found = []
         for column in self.sums:
-            whole = F.round(F.col(column))
+            whole = F.rint(column)  # round() of a double goes through decimal digits
             found.append(whole.cast("bigint").alias(f"{column}_whole"))
             found.append(((F.col(column) - whole) * _UNIT).cast("bigint").alias(f"{column}_part"))
         return found
@@ -102,15 +97,12 @@ class _Plan:
             ]
         columns = {kind for kind, _ in self.extremes} | ({"close"} if self.bollinger else set())
         found += [_lag(c, k).alias(f"{c}_{k}") for c in sorted(columns) for k in range(1, _BLOCK)]
-        found += [_lag("close", k).alias(f"base_{k}") for k in self._bases()]
+        found += [_lag("close", k).alias(f"base_{k}") for k in self.returns]
         return found
-
-    def _bases(self) -> list[int]:
-        return sorted({*self.returns, *([n - 1 for n in self.returns if n > 1] if self.live else [])})
 
     def after_first(self) -> list[Column]:
         self.carried = [f"{c}_{limb}_sum" for c in self.sums for limb in ("whole", "part")]
-        self.carried += [f"base_{k}" for k in self._bases()]
+        self.carried += [f"base_{k}" for k in self.returns]
         found: list[Column] = [F.col(c) for c in self.carried]
         if self.bollinger:
             window = [F.col("close"), *(F.col(f"close_{k}") for k in range(1, _BLOCK))]
@@ -136,8 +128,6 @@ class _Plan:
         ]
         if self.bollinger:
             found += [_lag(c, k).alias(f"{c}_{k}") for c in ("mean_5", "spread_5") for k in range(5, self.bollinger, 5)]
-            if self.live:
-                found += [_lag("close", k).alias(f"close_{k}") for k in range(self.bollinger - 5, self.bollinger - 1)]
         for kind, n in self._needed(5):
             found.append(_lag(f"{kind}_in_5", n).alias(f"{kind}_in_5_{n}"))
         return found
@@ -153,7 +143,7 @@ class _Plan:
         return sorted(needed)
 
     def after_second(self) -> list[Column]:
-        found = [F.col(f"base_{k}") for k in self._bases()]
+        found = [F.col(f"base_{k}") for k in self.returns]
         for column, periods in self.sums.items():
             for n in periods:
                 whole, part = (
@@ -162,7 +152,7 @@ class _Plan:
                 )
                 found.append((whole + part / _UNIT).alias(f"{column}_over_{n}"))
         if self.bollinger:
-            found += self._deviations()
+            found.append(self._deviation())
         for kind, pick in (("high", F.greatest), ("low", F.least)):
             for n in (n for k, n in self.extremes if k == kind):
                 if self._block(n) == 1:
@@ -173,22 +163,14 @@ class _Plan:
                 found.append(self._joined(pick, f"{kind}_in_5", _cover(25, 5)).alias(f"{kind}_in_25"))
         return found
 
-    def _deviations(self) -> list[Column]:
+    def _deviation(self) -> Column:
         """Spread about the mean, of the blocks about theirs and of their means about the whole's."""
         lags = list(range(5, self.bollinger, 5))
         means = [F.col("mean_5"), *(F.col(f"mean_5_{k}") for k in lags)]
         spreads = [F.col("spread_5"), *(F.col(f"spread_5_{k}") for k in lags)]
         mean = _added(means) / float(len(means))
         spread = _added(spreads) + 5.0 * _added([(m - mean) * (m - mean) for m in means])
-        found = [F.sqrt(spread / float(self.bollinger)).alias("deviation")]
-        if self.live:
-            rest = [F.col(f"close_{k}") for k in range(self.bollinger - 5, self.bollinger - 1)]
-            count = float(self.bollinger - 1)
-            mean = (5.0 * _added(means[:-1]) + _added(rest)) / count
-            spread = _added(spreads[:-1]) + 5.0 * _added([(m - mean) * (m - mean) for m in means[:-1]])
-            spread += _added([(x - mean) * (x - mean) for x in rest])
-            found += [mean.alias("bb_mean"), spread.alias("bb_m2")]
-        return found
+        return F.sqrt(spread / float(self.bollinger)).alias("deviation")
 
     def _joined(self, pick, name: str, lags: list[int]) -> Column:  # type: ignore[no-untyped-def]
         return pick(F.col(name), *(F.col(f"{name}_{k}") for k in lags)) if lags else F.col(name)
@@ -198,10 +180,7 @@ class _Plan:
 
     def result(self) -> list[Column]:
         values = self._values()
-        names = [name for name in self.registry.core if name in values]
-        if self.live:
-            names += [name for name in self.registry.live if name in values and name not in names]
-        return [values[name].alias(name) for name in names]
+        return [values[name].alias(name) for name in self.registry.core if name in values]
 
     def _full(self, period: int, value: Column) -> Column:
         return F.when(F.col("bar_no") >= period, value)
@@ -228,23 +207,4 @@ class _Plan:
             middle, away = F.col(f"close_over_{n}") / float(n), width * F.col("deviation")
             values["bb_middle"] = self._full(n, middle)
             values["bb_upper"], values["bb_lower"] = self._full(n, middle + away), self._full(n, middle - away)
-        if self.live:
-            values |= self._ingredients()
-        return values
-
-    def _ingredients(self) -> dict[str, Column]:
-        """Sums and extremes over one bar less than the period: tomorrow's bar completes them."""
-        zero = F.lit(0.0)
-        values = {f"sma_{n}_sum": self._full(n - 1, F.col(f"close_over_{n - 1}") if n > 1 else zero) for n in self.sma}
-        for n in self.volume:
-            values[f"volume_avg_{n}_sum"] = self._full(n - 1, F.col(f"volume_over_{n - 1}"))
-        for kind, label in (("high", "max"), ("low", "min")):
-            for n in self.registry.periods(kind):
-                none = F.lit(None).cast("double")
-                values[f"{kind}_{n}_{label}"] = self._extreme(kind, n - 1) if n > 1 else none
-        for n in self.returns:
-            values[f"return_{n}_base"] = F.col("close") if n == 1 else F.col(f"base_{n - 1}")
-        if self.bollinger:
-            values["bb_mean"] = self._full(BOLLINGER[0] - 1, F.col("bb_mean"))
-            values["bb_m2"] = self._full(BOLLINGER[0] - 1, F.col("bb_m2"))
         return values
