@@ -10,8 +10,8 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = ["COUNTRIES", "MARKETS", "Calendar", "country_of", "normal_market"]
 EXCHANGES = {"KR": "XKRX", "US": "XNYS"}
 COUNTRIES = tuple(EXCHANGES)
 ZONES = {"KR": ZoneInfo("Asia/Seoul"), "US": ZoneInfo("America/New_York")}
+HOURS = {"KR": (time(9, 0), time(15, 30)), "US": (time(9, 30), time(16, 0))}  # at the exchange, on usual days
 MARKETS: Mapping[str, str] = {"KOSPI": "KR", "KOSDAQ": "KR", "NASDAQ": "US", "NYSE": "US"}
 # Names under which the exchanges themselves list a market's segments.
 _ALIASES = {"KOSDAQ GLOBAL": "KOSDAQ", "KOSDAQ GLOBAL SEGMENT": "KOSDAQ"}
@@ -45,25 +46,44 @@ def country_of(market: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _exchange_sessions(name: str, cache: Path | None) -> tuple[date, ...]:
-    """The library's sessions. Building them takes it seconds, so they are kept for a month in ``cache``."""
+def _exchange_sessions(
+    country: str, cache: Path | None
+) -> tuple[tuple[date, ...], Mapping[date, tuple[datetime, datetime]]]:
+    """The library's sessions, and the hours (UTC) of those that open or close at another time than usual. Building
+    them takes it seconds, so they are kept for a month in ``cache``."""
+    name = EXCHANGES[country]
     version = metadata.version("exchange_calendars")
-    kept = cache / f"sessions-{name}-{version}-{datetime.now(ZoneInfo('UTC')):%Y%m}.json" if cache else None
+    kept = cache / f"hours-{name}-{version}-{datetime.now(ZoneInfo('UTC')):%Y%m}.json" if cache else None
     if kept is not None and kept.is_file():
         try:
-            return tuple(date.fromisoformat(day) for day in json.loads(kept.read_text(encoding="utf-8")))
-        except ValueError:
+            found = json.loads(kept.read_text(encoding="utf-8"))
+            return tuple(map(date.fromisoformat, found["days"])), {
+                date.fromisoformat(day): (datetime.fromisoformat(opens), datetime.fromisoformat(closes))
+                for day, (opens, closes) in found["hours"].items()
+            }
+        except (ValueError, KeyError, TypeError):
             pass  # cut off while it was written: it is written again below
     import exchange_calendars
 
     calendar = exchange_calendars.get_calendar(name, start=_FIRST.isoformat())
-    days = tuple(stamp.date() for stamp in calendar.sessions)
+    days, hours = [], {}
+    times = zip(calendar.sessions, calendar.opens, calendar.closes, strict=True)
+    for day, opens, closes in ((d.date(), o.to_pydatetime(), c.to_pydatetime()) for d, o, c in times):
+        days.append(day)
+        if (opens, closes) != _usual_hours(country, day):
+            hours[day] = (opens, closes)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps([day.isoformat() for day in days]), encoding="utf-8")
+        odd = {day.isoformat(): [moment.isoformat() for moment in span] for day, span in hours.items()}
+        part.write_text(json.dumps({"days": [day.isoformat() for day in days], "hours": odd}), encoding="utf-8")
         part.replace(kept)
-    return days
+    return tuple(days), hours
+
+
+def _usual_hours(country: str, day: date) -> tuple[datetime, datetime]:
+    opens, closes = (datetime.combine(day, at, ZONES[country]).astimezone(UTC) for at in HOURS[country])
+    return opens, closes
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ class Calendar:
 
     country: str
     days: Sequence[date]
+    odd_hours: Mapping[date, tuple[datetime, datetime]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, country: str, overrides: Path | None = None, cache: Path | None = None) -> Calendar:
@@ -88,10 +109,11 @@ class Calendar:
                     date.fromisoformat(day)
             except (ValueError, AttributeError) as problem:
                 raise ConfigError(f"{overrides}: {problem}; see conf/calendar_overrides.json for its form") from problem
-        days = set(_exchange_sessions(EXCHANGES[country], cache))
+        known, odd_hours = _exchange_sessions(country, cache)
+        days = set(known)
         days -= {date.fromisoformat(day) for day in entry.get("closed", ())}
         days |= {date.fromisoformat(day) for day in entry.get("open", ())}
-        return cls(country, tuple(sorted(days)))
+        return cls(country, tuple(sorted(days)), odd_hours)
 
     def _at(self, day: date) -> int:
         """Number of sessions on or before ``day``."""
@@ -115,6 +137,10 @@ class Calendar:
     def between(self, start: date, end: date) -> list[date]:
         """Sessions from ``start`` to ``end``, both included."""
         return list(self.days[self._at(start - timedelta(days=1)) : self._at(end)])
+
+    def hours(self, day: date) -> tuple[datetime, datetime]:
+        """When the regular session of ``day`` opens and closes, UTC."""
+        return self.odd_hours.get(day) or _usual_hours(self.country, day)
 
     def today(self, now: datetime | None = None) -> date:
         """Today's date at the exchange: a bar dated later is from the future."""

@@ -76,6 +76,13 @@ def _count(text: str) -> int:
     return value
 
 
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{text!r} is not 1 or more")
+    return value
+
+
 def _setting(variable: str, default: Any, parse: Callable[[str], Any], what: str) -> Any:
     return field(default=default, metadata={"variable": variable, "parse": parse, "what": what})
 
@@ -108,6 +115,17 @@ class Settings:
     )
     suppress_bars: int = _setting(
         "SISE_SUPPRESS_BARS", 20, _count, "no rule picks a share whose last so many bars hold an unexplained jump"
+    )
+    topic_prefix: str = _setting("SISE_TOPIC_PREFIX", "", str, "what every Kafka topic of this project starts with")
+    partitions: int = _setting("SISE_PARTITIONS", 4, _at_least_one, "partitions of topics that are made anew")
+    signal_ttl_seconds: int = _setting(
+        "SISE_SIGNAL_TTL", 86_400, _at_least_one, "how long a signal stays active in Redis, seconds"
+    )
+    tick_ahead_seconds: float = _setting(
+        "SISE_TICK_AHEAD", 5.0, _positive, "a tick further ahead of its feed's clock is refused, seconds"
+    )
+    tick_behind_seconds: float = _setting(
+        "SISE_TICK_BEHIND", 300.0, _positive, "a tick further behind its feed's clock is refused, seconds"
     )
     today: date | None = _setting(
         "SISE_TODAY", None, parse_date, "the day jobs take for today (default: the exchange's own clock)"

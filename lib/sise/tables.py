@@ -202,6 +202,9 @@ _TABLES = [
             "market": "string",
             "as_of": "date",
             "valid_session": "date",
+            "session_open": "timestamp",
+            "session_close": "timestamp",
+            "rebased_by": "double",
             "registry_hash": "string",
             "bars": "bigint",
             "tail_from": "date",
@@ -211,6 +214,20 @@ _TABLES = [
         key=("country", "symbol"),
         checks={"share": _SHARE, "valid_after_as_of": "valid_session > as_of"},
         made_by="jobs/compute_indicators.py",
+    ),
+    # The live rules in force, a row for each version of conf/watchlists.json that a live job has run with.
+    Table(
+        "live_rules",
+        {
+            "version": "string",
+            "since": "timestamp",
+            "current": "boolean",
+            "thresholds": "map<string,array<double>>",
+            "rules": "string",
+        },
+        key=("version",),
+        checks={"version_given": "length(version) > 0"},
+        made_by="jobs/detect_signals.py",
     ),
     Table(
         "watchlist",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
+from typing import TYPE_CHECKING
 
-__all__ = ["KRX_LIMIT", "krx_tick", "limit_prices", "round_to_tick", "tick_column"]
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+__all__ = ["KRX_LIMIT", "krx_tick", "limit_prices", "round_to_tick", "tick_column", "tick_size"]
 
 # KRX since 2023-01-25, one table for KOSPI and KOSDAQ: below the price, the step in won.
 _KRX_STEPS = ((2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500))
@@ -19,9 +21,14 @@ def krx_tick(price: float) -> int:
     return next((step for below, step in _KRX_STEPS if price < below), _KRX_TOP)
 
 
+def tick_size(price: float, country: str) -> float:
+    """The tick at ``price`` in the share's currency."""
+    return float(krx_tick(price)) if country == "KR" else _US_TICK
+
+
 def round_to_tick(price: float, country: str) -> float:
     """The nearest price that can be quoted, at least one tick."""
-    tick = krx_tick(price) if country == "KR" else _US_TICK
+    tick = tick_size(price, country)
     return max(round(round(price / tick) * tick, 2), tick)
 
 
@@ -37,6 +44,8 @@ def limit_prices(reference: float) -> tuple[float, float]:
 
 def tick_column(country: Column, price: Column) -> Column:
     """The tick at ``price`` in the share's currency, as a Column."""
+    from pyspark.sql import functions as F  # the levels are computed without Spark
+
     krx = F.lit(float(_KRX_TOP))
     for below, step in reversed(_KRX_STEPS):
         krx = F.when(price < below, F.lit(float(step))).otherwise(krx)

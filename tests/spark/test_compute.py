@@ -113,9 +113,18 @@ def test_sixty_days_one_by_one_equal_one_full_run(spark, lake, registry, calenda
         load(lake, rows)
         outcome = compute_indicators(spark, lake, registry, calendars)
         assert outcome.details["mode"] == "day"
+        if n == 300:  # the split is tomorrow's: live_state is re-based before the first tick, the bars are not
+            live = lake.read("live_state").where("symbol = 'A1'").collect()[0]
+            bar_row = lake.read("indicators").where((F.col("symbol") == "A1") & (F.col("date") == live["as_of"]))
+            bar_row = bar_row.collect()[0]
+            assert live["rebased_by"] == 0.5 and live["rsi_14"] == bar_row["rsi_14"]
+            for name in ("close", "sma_20", "macd_signal", "bb_lower", "high_252"):
+                assert live[name] == pytest.approx(bar_row[name] * 0.5, rel=1e-12), name
+            assert live["volume_avg_20"] == pytest.approx(bar_row["volume_avg_20"] * 2, rel=1e-12)
         affected[n] = (outcome.details["shares"], outcome.details["from_first_bar"])
     assert affected[289] == (2, 0) and affected[290] == (2, 0)
     assert affected[295] == (2, 1)
+    assert affected[300] == (2, 1), "the split is the next session's"
     assert affected[301] == (2, 1), "the split falls due on its ex-date, for its share only"
     assert affected[311] == (3, 1), "a new listing has no state yet"
     assert affected[326] == (4, 1), "the share that paused goes on from its state"
@@ -178,6 +187,22 @@ def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, ca
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     for name in ("indicators", "indicator_state", "live_state"):
         assert_same(table(lake, name), table(other, name))
+
+
+def test_a_share_that_loses_its_last_bar_falls_back_to_the_one_before(spark, lake, registry, calendars, days, tmp_path):
+    load(lake, market(days, 100))
+    compute_indicators(spark, lake, registry, calendars)
+    load(lake, [r | {"volume": 0.0} for r in market(days, 100) if r["date"] == days[99] and r["symbol"] == "A2"])
+    compute_indicators(spark, lake, registry, calendars)
+    live = {r["symbol"]: r["as_of"] for r in lake.read("live_state").collect()}
+    assert live["A2"] == days[98] and live["A1"] == days[99]
+    # a day without trade is no bar: the state stands, and is for the session after it
+    load(lake, [r | {"volume": 0.0} for r in market(days, 101) if r["date"] == days[100] and r["symbol"] == "A1"])
+    compute_indicators(spark, lake, registry, calendars)
+    rows = {r["symbol"]: (r["as_of"], r["valid_session"]) for r in lake.read("live_state").collect()}
+    assert rows["A1"] == (days[99], days[101]) and rows["A2"] == (days[98], days[101])
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    assert_same(table(lake, "indicators"), table(other, "indicators"))
 
 
 def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars, days):

@@ -9,6 +9,7 @@ import talib
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from sise.indicators.algebra import Columns
 from sise.indicators.batch import with_indicators
 from sise.indicators.compute import _Run
 from sise.indicators.live import at_price
@@ -110,7 +111,8 @@ def test_live_parity_at_every_close(real_market, registry, calendars, spark):
     before = rows.withColumn("_before", F.lag(F.struct("filter_state", "close", *registry.core)).over(order))
     state = {name: F.col(f"_before.filter_state.{name}") for name in registry.state}
     state |= {name: F.col("_before.filter_state.live")[i] for i, name in enumerate(live)}
-    tick = at_price(registry, F.col("close"), F.col("volume"), {**state, "close": F.col("_before.close")})
+    state["close"] = F.col("_before.close")
+    tick = at_price(registry, F.col("close"), F.col("volume"), state, Columns())
     # high_252 and low_252 take the price for the bar's range: compare them with the range so far and the price
     tick["high_252"] = F.greatest(tick["high_252"], F.when(tick["high_252"].isNotNull(), F.col("high")))
     tick["low_252"] = F.least(tick["low_252"], F.when(tick["low_252"].isNotNull(), F.col("low")))

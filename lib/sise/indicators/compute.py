@@ -18,6 +18,7 @@ from sise.calendars import Calendar
 from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
+from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import BAR_COLUMNS
 from sise.lake import Lake
@@ -125,11 +126,19 @@ class _Run:
         self, keys: DataFrame, actions: DataFrame, before: Mapping[str, date], as_of: Mapping[str, date]
     ) -> DataFrame:
         """(country, symbol, start): start is the first changed bar, or long ago where a factor changed or fell due."""
-        known, now = F.coalesce(by_country(before, "date"), F.lit(_LONG_AGO)), by_country(as_of, "date")
-        # An action announced ahead changes nothing until its ex-date.
-        price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull() & (F.col("ex_date") <= now)
-        due = self.actions.where(price_changing & (F.col("ex_date") > known)).select(*_SHARE)
-        changed = actions.where(price_changing).select(*_SHARE).unionByName(due).distinct()
+        never = F.lit(_LONG_AGO)
+        known, now = F.coalesce(by_country(before, "date"), never), by_country(as_of, "date")
+        known_next, following = (
+            F.coalesce(by_country({c: self.calendars[c].next(day) for c, day in days.items()}, "date"), never)
+            for days in (before, as_of)
+        )
+        # An action announced ahead changes no bar until its ex-date; the one of the next session re-bases live_state.
+        price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull()
+        falls_due = F.col("ex_date").between(F.date_add(known, 1), now)
+        falls_due |= F.col("ex_date").between(F.date_add(known_next, 1), following)
+        due = self.actions.where(price_changing & falls_due).select(*_SHARE)
+        changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
+        changed = changed.unionByName(due).distinct()
         traded = self.prices.select(*_SHARE).distinct()
         starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
         again = changed.join(traded, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
@@ -238,17 +247,23 @@ class _Run:
     ) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
-        parts = [] if rows is None else [self._live(rows)]
+        valid = {c: self.calendars[c].next(day) for c, day in as_of.items()}
+        parts = [] if rows is None else [rebased(self._live(rows), self.actions, as_of, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             done = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
             parts.append(kept if done is None else kept.join(done, on=_SHARE, how="left_anti"))
         live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
-        valid = by_country({c: self.calendars[c].next(day) for c, day in as_of.items()}, "date")
+        hours = {c: self.calendars[c].hours(day) for c, day in valid.items()}
+        session = {
+            "valid_session": by_country(valid, "date"),
+            "session_open": by_country({c: span[0] for c, span in hours.items()}, "timestamp"),
+            "session_close": by_country({c: span[1] for c, span in hours.items()}, "timestamp"),
+        }
         done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
         with described(self.spark, "indicators: replace live_state for the next session"):
             self.lake.replace(
-                "live_state", live.withColumn("valid_session", valid).coalesce(1), note=json.dumps(done, default=str)
+                "live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str)
             )
         self.outcome.details["as_of"] = dict(as_of)
 

@@ -1,94 +1,93 @@
 """The indicators at the tick: what each would be if the bar closed at this price, from live_state alone.
 
-Pure Column arithmetic, no state, no UDF: it runs in batch, in micro-batches and in Spark's real-time mode. For
-every bar, ``at_price(registry, close, volume)`` over the state of the bar before equals the batch (a test, on real
-prices).
+Pure arithmetic, no state, no UDF: as Spark columns it runs in batch, in micro-batches and in Spark's real-time mode,
+as numpy arrays it answers where a rule would fire (signals/levels.py). For every bar, ``at_price`` at its close over
+the state of the bar before equals the batch (a test, on real prices).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
-
+from sise.indicators.algebra import Algebra
 from sise.indicators.registry import BOLLINGER, MACD, Registry
 
 __all__ = ["at_price"]
 
 
-def at_price(
-    registry: Registry, price: Column, volume: Column | None = None, state: Mapping[str, Column] | None = None
-) -> dict[str, Column]:
-    """Columns by indicator: its value if the session's bar closed at ``price`` with ``volume`` traded so far.
+def at_price(registry: Registry, price: Any, volume: Any, state: Mapping[str, Any], ops: Algebra) -> dict[str, Any]:
+    """Values by indicator: what it is if the session's bar closed at ``price`` with ``volume`` traded so far.
 
-    ``state``: columns of live_state by name (default: columns of those names). ``price`` in the state's basis and
-    currency. The bar's high and low are taken to be the price: high_N and low_N are the extremes with it. Without
-    ``volume`` the volume columns are left out; ATR needs the bar's range and is left out always. Null until warm.
+    ``state``: live_state's columns by name. ``ops``: Columns() where these are Spark columns, Arrays() for numpy.
+    ``price`` in the state's basis and currency. The bar's high and low are taken to be the price: high_N and low_N
+    are the extremes with it. Where ``volume`` is None the volume columns are left out; ATR needs the bar's range and
+    is left out always. Null until warm.
     """
-    get = state.__getitem__ if state is not None else F.col
-    values: dict[str, Column] = {}
+    get = state.__getitem__
+    values: dict[str, Any] = {}
     for n in registry.periods("sma"):
-        values[f"sma_{n}"] = (get(f"sma_{n}_sum") + price) / F.lit(float(n))
+        values[f"sma_{n}"] = (get(f"sma_{n}_sum") + price) / ops.lit(float(n))
     for n in registry.periods("ema"):
-        values[f"ema_{n}"] = _step(get(f"ema_{n}"), price, 2.0 / (n + 1))
+        values[f"ema_{n}"] = _step(ops, get(f"ema_{n}"), price, 2.0 / (n + 1))
     if registry.has_macd:
-        fast = _step(get("macd_fast"), price, 2.0 / (MACD[0] + 1))
-        slow = _step(get("macd_slow"), price, 2.0 / (MACD[1] + 1))
-        values |= _macd(fast, slow, _step(get("macd_signal"), fast - slow, 2.0 / (MACD[2] + 1)))
+        fast = _step(ops, get("macd_fast"), price, 2.0 / (MACD[0] + 1))
+        slow = _step(ops, get("macd_slow"), price, 2.0 / (MACD[1] + 1))
+        values |= _macd(ops, fast, slow, _step(ops, get("macd_signal"), fast - slow, 2.0 / (MACD[2] + 1)))
     for n in registry.periods("rsi"):
-        values[f"rsi_{n}"] = _rsi(get, price, n)
+        values[f"rsi_{n}"] = _rsi(ops, get, price, n)
     if registry.has_bollinger:
-        values |= _bollinger(get, price)
+        values |= _bollinger(ops, get, price)
     if volume is not None:
         for n in registry.periods("volume_avg"):
-            average = (get(f"volume_avg_{n}_sum") + volume) / F.lit(float(n))
+            average = (get(f"volume_avg_{n}_sum") + volume) / ops.lit(float(n))
             values[f"volume_avg_{n}"] = average
             if f"volume_ratio_{n}" in registry.core:
-                values[f"volume_ratio_{n}"] = F.try_divide(volume, average)
+                values[f"volume_ratio_{n}"] = ops.divide(volume, average)
     for n in registry.periods("high"):
         best = get(f"high_{n}_max")
-        values[f"high_{n}"] = price if n == 1 else F.when(best.isNotNull(), F.greatest(best, price))
+        values[f"high_{n}"] = price if n == 1 else ops.where(ops.known(best), ops.greatest(best, price))
     for n in registry.periods("low"):
         worst = get(f"low_{n}_min")
-        values[f"low_{n}"] = price if n == 1 else F.when(worst.isNotNull(), F.least(worst, price))
+        values[f"low_{n}"] = price if n == 1 else ops.where(ops.known(worst), ops.least(worst, price))
     for n in registry.periods("return"):
-        values[f"return_{n}"] = F.try_divide(price, get(f"return_{n}_base")) - F.lit(1.0)
+        values[f"return_{n}"] = ops.divide(price, get(f"return_{n}_base")) - ops.lit(1.0)
     return {name: values[name] for name in registry.core if name in values}
 
 
-def _macd(fast: Column, slow: Column, signal: Column) -> dict[str, Column]:
-    line = F.when(signal.isNotNull(), fast - slow)  # TA-Lib gives the line only where its signal exists
+def _macd(ops: Algebra, fast: Any, slow: Any, signal: Any) -> dict[str, Any]:
+    line = ops.where(ops.known(signal), fast - slow)  # TA-Lib gives the line only where its signal exists
     return {"macd": line, "macd_signal": signal, "macd_hist": line - signal}
 
 
-def _step(before: Column, value: Column, weight: float) -> Column:
+def _step(ops: Algebra, before: Any, value: Any, weight: float) -> Any:
     """One step of a one-pole filter, in the order of operations that the batch's filter has."""
-    return F.lit(weight) * value + F.lit(1.0 - weight) * before
+    return ops.lit(weight) * value + ops.lit(1.0 - weight) * before
 
 
-def _rsi(get, price: Column, n: int) -> Column:  # type: ignore[no-untyped-def]
+def _rsi(ops: Algebra, get: Callable[[str], Any], price: Any, n: int) -> Any:
     change = price - get("close")
     return _relative_strength(
-        _step(get(f"rsi_{n}_gain"), F.greatest(change, F.lit(0.0)), 1.0 / n),
-        _step(get(f"rsi_{n}_loss"), F.greatest(-change, F.lit(0.0)), 1.0 / n),
+        ops,
+        _step(ops, get(f"rsi_{n}_gain"), ops.greatest(change, ops.lit(0.0)), 1.0 / n),
+        _step(ops, get(f"rsi_{n}_loss"), ops.greatest(-change, ops.lit(0.0)), 1.0 / n),
     )
 
 
-def _relative_strength(gain: Column, loss: Column) -> Column:
+def _relative_strength(ops: Algebra, gain: Any, loss: Any) -> Any:
     """RSI out of Wilder's averages; 0 where nothing moved, as TA-Lib has it; null until warm."""
     total = gain + loss
-    return F.when(F.abs(total) < 1e-14, F.lit(0.0)).otherwise(F.lit(100.0) * F.try_divide(gain, total))
+    return ops.where(ops.abs(total) < 1e-14, ops.lit(0.0), ops.lit(100.0) * ops.divide(gain, total))
 
 
-def _bollinger(get, price: Column) -> dict[str, Column]:  # type: ignore[no-untyped-def]
+def _bollinger(ops: Algebra, get: Callable[[str], Any], price: Any) -> dict[str, Any]:
     period, width = BOLLINGER
     n = float(period)
     away = price - get("bb_mean")
-    middle = (get("bb_mean") * F.lit(n - 1) + price) / F.lit(n)
-    deviation = F.sqrt((get("bb_m2") + away * away * F.lit((n - 1) / n)) / F.lit(n))
+    middle = (get("bb_mean") * ops.lit(n - 1) + price) / ops.lit(n)
+    deviation = ops.sqrt((get("bb_m2") + away * away * ops.lit((n - 1) / n)) / ops.lit(n))
     return {
-        "bb_upper": middle + F.lit(width) * deviation,
+        "bb_upper": middle + ops.lit(width) * deviation,
         "bb_middle": middle,
-        "bb_lower": middle - F.lit(width) * deviation,
+        "bb_lower": middle - ops.lit(width) * deviation,
     }

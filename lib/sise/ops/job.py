@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import threading
 import time
 import traceback
 import uuid
@@ -39,8 +41,21 @@ class Context:
     """What a job works with."""
 
     settings: Settings
-    spark: SparkSession
     args: argparse.Namespace
+    name: str = "job"
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """Opened when it is first asked for: a job that feeds Kafka or relays needs none."""
+        return open_session(self.name.replace("_", " "))
+
+    @cached_property
+    def stopping(self) -> threading.Event:
+        """Set by SIGTERM or Ctrl-C: a job that runs until it is stopped ends in order."""
+        event = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: event.set())
+        return event
 
     @cached_property
     def registry(self) -> Registry:
@@ -57,18 +72,25 @@ class Context:
         return {country: Calendar.load(country, overrides, cache) for country in COUNTRIES}
 
 
-def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] | None = None) -> int:
-    """Runs ``work``; returns the exit code: 0, 1 for a failure, 2 for wrong arguments."""
+def run_job(
+    parser: Parser, work: Callable[[Context], Outcome], argv: list[str] | None = None, *, spark: bool = True
+) -> int:
+    """Runs ``work``; returns the exit code: 0, 1 for a failure, 2 for wrong arguments.
+
+    ``spark=False``: the job opens no session and leaves no row in ``runs``, only its line of JSON."""
     job = parser.prog.removesuffix(".py")
     started, clock = datetime.now(UTC), time.monotonic()
     run_id = f"{job}-{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
     outcome, context, error, code = Outcome(), None, None, 0
     try:
         args = parser.parse_args(argv)
-        context = Context(Settings.from_env(), open_session(job.replace("_", " ")), args)
+        context = Context(Settings.from_env(), args, job)
+        if spark:
+            context.spark  # noqa: B018 - opened here, so that what fails later is recorded
         outcome = work(context)
     except SiseError as problem:
-        error, code = str(problem), 2 if context is None and isinstance(problem, InputError) else 1
+        opened = context is not None and (spark or "stopping" in vars(context))
+        error, code = str(problem), 1 if opened or not isinstance(problem, InputError) else 2
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
         error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
         tell(traceback.format_exc())
@@ -84,7 +106,8 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
         "error": error,
         "details": {**outcome.details, "steps": dict(STEPS)},
     }
-    if context is not None:
+    recorded = context is not None and "spark" in vars(context)
+    if context is not None and recorded:
         try:
             _append(context, record, outcome, started)
         except Exception as problem:
@@ -95,7 +118,7 @@ def run_job(parser: Parser, work: Callable[[Context], Outcome], argv: list[str] 
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
     tell(f"{job}: {ending}")
     print(json.dumps(record, default=str, ensure_ascii=False), flush=True)
-    if context is not None:
+    if context is not None and recorded:
         context.spark.stop()
     return code
 

@@ -3,7 +3,7 @@
 A rule is a condition over the columns of one session's shares, written as a Spark SQL expression (``when``), or a
 crossing of two of them (``cross``: [a, "above" or "below", b]; the difference was ≤ 0 on the bar before and is > 0
 now, both warm). ``prev_x`` is the value of column x on the bar before: an average or extreme that an event is
-compared with must not contain the event.
+compared with must not contain the event. ``live`` is the rule at the tick (signals/rules.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sise.errors import ConfigError
 __all__ = ["OwnList", "Rule", "load_lists", "load_rules"]
 
 _NAME = r"[a-z][a-z0-9_]*"
-_ENTRIES = {"name", "when", "cross", "rank_by", "top", "about"}
+_ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
         raise ConfigError(f'{path}: an object with a list "rules" is expected')
     rules, problems = [], []
     for entry in entries:
+        if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
+            continue  # a rule of the tick alone (signals/rules.py)
         try:
             rule = _parse(entry)
             _check(rule, shares)

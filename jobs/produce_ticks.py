@@ -1,0 +1,20 @@
+"""Send ticks to Kafka: stored bars walked into ticks (replay), or ticks that are known to fire (test)."""
+
+import sys
+
+from sise.ops.job import Context, Parser, run_job
+from sise.ops.outcome import Outcome
+from sise.serving.feeds import add_feed, feed_of, produce
+
+parser = Parser(prog="produce_ticks.py", description=__doc__)
+add_feed(parser)
+
+
+def work(job: Context) -> Outcome:
+    feed = feed_of(job.args, job.settings, job.registry, job.calendars)
+    args = job.args
+    return produce(feed, job.settings, job.stopping.is_set, args.rate, args.speed, args.count)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(parser, work, spark=False))

@@ -1,0 +1,1 @@
+"""The services around the lake: Kafka, Redis."""

@@ -1,0 +1,198 @@
+"""From a tick feed to Kafka: which feed the arguments name, its pace, and the sending."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from itertools import islice
+from typing import Any
+
+from sise.calendars import Calendar
+from sise.errors import InputError
+from sise.indicators.registry import Registry
+from sise.ops.outcome import Outcome
+from sise.reader import LakeReader
+from sise.serving.kafka import ensure_topics, producer
+from sise.settings import Settings, parse_date
+from sise.signals.curves import load_curves
+from sise.signals.rules import LiveRules
+from sise.signals.topics import TICKS, topic_of
+from sise.sources.labelled import TestFeed
+from sise.sources.ticks import ReplayFeed, Tick, TickFeed
+
+__all__ = ["add_feed", "feed_of", "live_rows", "paced", "produce"]
+
+
+def add_feed(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a job that sends ticks."""
+    parser.add_argument("--source", required=True, choices=["replay", "test"], help="where the ticks come from")
+    parser.add_argument(
+        "--symbols", default="watchlist", metavar="WHICH", help="watchlist (default), all, or codes: 005930,US:AAPL"
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="end after so many ticks (default: the feed's end)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other ticks")
+    replay = parser.add_argument_group("--source replay")
+    replay.add_argument(
+        "--session",
+        type=_date,
+        metavar="DATE",
+        help="walk that session's bars (default: the newest session's moves, as the session that live_state is for)",
+    )
+    replay.add_argument("--per-bar", type=int, default=32, metavar="N", help="ticks a share (default 32)")
+    pace = replay.add_mutually_exclusive_group()
+    pace.add_argument("--speed", type=float, metavar="X", help="so many times real time (default 60)")
+    pace.add_argument("--rate", type=float, metavar="N", help="so many ticks a second instead")
+    test = parser.add_argument_group("--source test")
+    test.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="between two ticks (default 5)")
+    test.add_argument("--signal-prob", type=float, default=0.3, metavar="P", help="how often one must fire (0.3)")
+
+
+def _date(text: str) -> date:
+    try:
+        return parse_date(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from problem
+
+
+def feed_of(
+    args: argparse.Namespace, settings: Settings, registry: Registry, calendars: Mapping[str, Calendar]
+) -> TickFeed:
+    """The feed that the arguments name; raises InputError for what makes no sense."""
+    for name in ("rate", "speed", "interval"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name} {value} must be above 0")
+    if not 0 <= args.signal_prob <= 1:
+        raise InputError(f"--signal-prob {args.signal_prob} must be from 0 to 1")
+    reader = LakeReader(settings.lake)
+    if args.source == "test":
+        states = _chosen(args.symbols, eligible_rows(reader), reader)
+        rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
+        curves = load_curves(settings.conf_file("volume_curves.json"))
+        return TestFeed(registry, rules, curves, states, args.interval, args.signal_prob, args.count, args.seed)
+    if args.session is not None:
+        bars = reader.rows("prices", _BAR, [("date", "=", args.session)]).to_pylist()
+        if not bars:
+            raise InputError(f"prices has no bar of {args.session}: is it a session, and was it collected?")
+        days = {bar["country"]: args.session for bar in bars}
+        hours = {country: calendars[country].hours(day) for country, day in days.items()}
+    else:
+        bars, days, hours = _as_next_session(reader)
+    session = {country: str(day) for country, day in days.items()}
+    return ReplayFeed(_chosen(args.symbols, bars, reader), session, hours, args.per_bar, args.seed)
+
+
+_BAR = ["country", "symbol", "date", "market", "open", "high", "low", "close", "volume"]
+
+
+def live_rows(reader: LakeReader) -> list[dict[str, Any]]:
+    return list(reader.rows("live_state").to_pylist())
+
+
+def eligible_rows(reader: LakeReader) -> list[dict[str, Any]]:
+    """live_state's rows of the shares that may have signals."""
+    rows = live_rows(reader)
+    if not reader.exists("universe"):
+        return rows
+    may = {(r["country"], r["symbol"]) for r in reader.rows("universe").to_pylist() if r["eligible"]}
+    return [row for row in rows if (row["country"], row["symbol"]) in may]
+
+
+def _as_next_session(
+    reader: LakeReader,
+) -> tuple[list[dict[str, Any]], dict[str, date], dict[str, tuple[datetime, datetime]]]:
+    """Each share's newest bar, moved to the session that live_state is for: its moves from the last close on."""
+    states = {(r["country"], r["symbol"]): r for r in live_rows(reader)}
+    newest = {c: max(r["as_of"] for k, r in states.items() if k[0] == c) for c in {k[0] for k in states}}
+    bars = []
+    for country, day in newest.items():
+        where = [("date", "=", day), ("country", "=", country)]
+        moved = reader.rows("indicators", ["symbol", "return_1"], where).to_pylist()
+        moves = {row["symbol"]: row["return_1"] for row in moved}
+        for bar in reader.rows("prices", _BAR, where).to_pylist():
+            state = states.get((country, bar["symbol"]))
+            if state is None or not bar["close"] or not bar["open"]:
+                continue
+            by = state["close"] * (1 + (moves.get(bar["symbol"]) or 0.0)) / bar["close"]
+            bars.append(bar | {c: bar[c] * by for c in ("open", "high", "low", "close")})
+    days, hours = {}, {}
+    for (country, _), row in states.items():
+        days[country], hours[country] = row["valid_session"], (row["session_open"], row["session_close"])
+    return bars, days, hours
+
+
+def _chosen(which: str, rows: list[dict[str, Any]], reader: LakeReader) -> list[dict[str, Any]]:
+    if which == "all":
+        return rows
+    if which == "watchlist":
+        listed = reader.rows("watchlist", ["country", "symbol", "date"]).to_pylist()
+        last = {c: max(r["date"] for r in listed if r["country"] == c) for c in {r["country"] for r in listed}}
+        wanted = {(r["country"], r["symbol"]) for r in listed if r["date"] == last[r["country"]]}
+        found = [row for row in rows if (row["country"], row["symbol"]) in wanted]
+        if not found:
+            raise InputError("no share of the watchlists is there: run jobs/scan_watchlists.py, or give --symbols all")
+        return found
+    codes = {code.strip().upper() for code in which.split(",") if code.strip()}
+    found = [r for r in rows if {r["symbol"], f"{r['country']}:{r['symbol']}"} & codes]
+    missing = codes - {r["symbol"] for r in found} - {f"{r['country']}:{r['symbol']}" for r in found}
+    if missing:
+        raise InputError(f"--symbols: no {', '.join(sorted(missing))} there; spell them as the exchange does")
+    return found
+
+
+def paced(ticks: Iterator[Tick], rate: float | None, speed: float | None, stop: Callable[[], bool]) -> Iterator[Tick]:
+    """The ticks when they are due: ``rate`` a second, or ``speed`` times as fast as their clock; neither: at once."""
+    started = time.monotonic()
+    first: int | None = None
+    for n, tick in enumerate(ticks):
+        if stop():
+            return
+        if rate:
+            due = n / rate
+        elif speed:
+            first = tick["clock"] if first is None else first
+            due = (tick["clock"] - first) / 1000 / speed
+        else:
+            due = 0.0
+        while (left := started + due - time.monotonic()) > 0:
+            if stop():
+                return
+            time.sleep(min(left, 0.25))
+        yield tick
+
+
+def produce(
+    feed: TickFeed,
+    settings: Settings,
+    stop: Callable[[], bool],
+    rate: float | None = None,
+    speed: float | None = None,
+    count: int | None = None,
+) -> Outcome:
+    """Sends the feed's ticks to Kafka until it ends or ``stop()``; every one is acknowledged before this returns."""
+    ensure_topics(settings)
+    topic = topic_of(TICKS, settings.topic_prefix)
+    sender = producer(settings)
+    outcome = Outcome()
+    failed: list[BaseException] = []
+    replay = feed.name == "replay"
+    labelled = 0
+    ticks = feed.ticks() if count is None else islice(feed.ticks(), count)
+    for tick in paced(ticks, rate, speed or (60.0 if replay and not rate else None), stop):
+        key = f"{tick['country']}:{tick['symbol']}".encode()
+        sent = sender.send(topic, json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode(), key=key)
+        sent.add_errback(failed.append)
+        outcome.rows_out += 1
+        labelled += bool(tick.get("label"))
+        if failed:
+            break
+    sender.flush()
+    sender.close()
+    if failed:
+        raise failed[0]
+    outcome.details = {"source": feed.name, "ticks": outcome.rows_out, "labelled": labelled}
+    outcome.say(f"{outcome.rows_out} ticks sent" + (f", {labelled} that must fire" if labelled else ""))
+    return outcome

@@ -1,0 +1,80 @@
+-- One batch of records: decides per share and rule what fires, and writes it. All or nothing.
+-- KEYS[1] prefix. ARGV: epoch of the tick topic, seconds a signal stays active, length of the stream,
+-- cooldowns as JSON (rule -> ms), outbox key, then the records as the detection wrote them.
+-- Returns the JSON of every fired signal.
+local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
+local cooldown = cjson.decode(ARGV[4])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local fired = {}
+
+local function text_of(raw, name)  -- a number as it was written: cjson would round it
+  return string.match(raw, '"' .. name .. '":(%-?[%d%.eE+-]+)')
+end
+
+local function fire(raw, r, share, rule, number)
+  local id = share .. ':' .. rule .. ':' .. r.session .. ':' .. number
+  local price, timestamp = text_of(raw, 'price'), text_of(raw, 'timestamp')
+  local indicators = string.match(raw, '"indicators":(%b{})')
+  local signal = {
+    'id', id, 'signal_type', rule, 'country', r.country, 'market', r.market or '', 'symbol', r.symbol,
+    'session', r.session, 'timestamp', timestamp, 'trigger_price', price, 'indicators', indicators,
+    'rule_version', r.version, 'as_of', r.as_of, 'day_volume', text_of(raw, 'day_volume'),
+    'partition', text_of(raw, 'partition'), 'offset', text_of(raw, 'offset'),
+    'received', text_of(raw, 'received'), 'relayed', string.format('%.0f', now),
+    'label', r.label or ''}
+  local numeric = {timestamp = 1, trigger_price = 1, indicators = 1, day_volume = 1, partition = 1, offset = 1,
+                   received = 1, relayed = 1}
+  local parts = {}
+  for i = 1, #signal, 2 do
+    local value = numeric[signal[i]] and signal[i + 1] or cjson.encode(signal[i + 1])
+    parts[#parts + 1] = '"' .. signal[i] .. '":' .. value
+  end
+  local json = '{' .. table.concat(parts, ',') .. '}'
+  local key = P .. 'signal:' .. id
+  redis.call('HSET', key, unpack(signal))
+  redis.call('EXPIRE', key, ttl)
+  redis.call('ZADD', P .. 'signals:active', math.floor(now / 1000) + ttl, id)
+  redis.call('XADD', P .. 'signals', 'MAXLEN', '~', keep, '*', 'id', id, 'signal', json)
+  redis.call('HSET', outbox, id, json)
+  fired[#fired + 1] = json
+end
+
+for i = 6, #ARGV do
+  local raw = ARGV[i]
+  local r = cjson.decode(raw)
+  local share = r.country .. ':' .. r.symbol
+  local key = P .. 'armed:' .. share
+  local flat, state = redis.call('HGETALL', key), {}
+  for j = 1, #flat, 2 do state[flat[j]] = flat[j + 1] end
+  local seen = '@' .. epoch .. ':' .. r.partition
+  if not (state[seen] and r.offset <= tonumber(state[seen])) then
+    local relaxed, strict = {}, {}
+    for _, rule in ipairs(r.relaxed) do relaxed[rule] = true end
+    for _, rule in ipairs(r.strict) do strict[rule] = true end
+    for field in pairs(state) do  -- a rule that this record does not show relaxed is armed again
+      local first = string.sub(field, 1, 1)
+      if first ~= '@' and first ~= '#' and not relaxed[field] then redis.call('HDEL', key, field) end
+    end
+    for _, rule in ipairs(r.relaxed) do
+      local last = tonumber(state[rule])
+      if last and r.timestamp - last > (cooldown[rule] or 0) then last = nil end
+      if last then
+        if r.timestamp > last then redis.call('HSET', key, rule, text_of(raw, 'timestamp')) end
+      else
+        if strict[rule] then
+          local session, count = string.match(state['#' .. rule] or '', '^(.-)|(%d+)$')
+          local number = session == r.session and count + 1 or 1
+          redis.call('HSET', key, rule, text_of(raw, 'timestamp'), '#' .. rule, r.session .. '|' .. number)
+          fire(raw, r, share, rule, number)
+        elseif state[rule] then
+          redis.call('HDEL', key, rule)
+        end
+      end
+    end
+    redis.call('HSET', key, seen, text_of(raw, 'offset'))
+    redis.call('EXPIRE', key, 2592000)
+  end
+end
+redis.call('ZREMRANGEBYSCORE', P .. 'signals:active', '-inf', '(' .. math.floor(now / 1000))
+return fired

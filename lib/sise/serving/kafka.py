@@ -1,0 +1,122 @@
+"""The project's topics in Kafka: made where they are missing, written and read with settings that lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from sise.errors import SiseError
+from sise.settings import Settings
+from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
+
+__all__ = ["consumer", "ensure_topics", "epoch_of_ticks", "partitions_of", "producer", "send_all"]
+
+TOPICS = (TICKS, RULES, SIGNALS, DEAD)
+
+
+def _admin(settings: Settings) -> KafkaAdminClient:
+    try:
+        return KafkaAdminClient(
+            bootstrap_servers=settings.kafka, client_id="sise", bootstrap_timeout_ms=10_000, request_timeout_ms=15_000
+        )
+    except (KafkaError, OSError, ValueError) as problem:
+        raise SiseError(
+            f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
+            "SISE_KAFKA"
+        ) from problem
+
+
+def ensure_topics(settings: Settings, topics: Sequence[Topic] = TOPICS) -> None:
+    """Makes the topics that are missing, with SISE_PARTITIONS partitions and the broker's time on each record.
+
+    A topic that is there is left as it is, but one whose records carry the sender's time is refused: "now" is
+    Kafka's record time (detect.py).
+    """
+    admin = _admin(settings)
+    try:
+        known = set(admin.list_topics())
+        for topic in topics:
+            name = topic_of(topic, settings.topic_prefix)
+            if name in known:
+                continue
+            config = {
+                "message.timestamp.type": "LogAppendTime",
+                "retention.ms": str(topic.retention_hours * 3_600_000),
+            }
+            replicas = 1 if len(admin.describe_cluster()["brokers"]) < 3 else 3
+            try:
+                admin.create_topics([NewTopic(name, settings.partitions, replicas, topic_configs=config)])
+            except TopicAlreadyExistsError:
+                continue  # another job made it just now
+    finally:
+        admin.close()
+
+
+def _described(settings: Settings, topic: Topic) -> dict[str, Any]:
+    admin = _admin(settings)
+    try:
+        found = admin.describe_topics([topic_of(topic, settings.topic_prefix)])
+        return dict(found[0] if isinstance(found, list) else next(iter(found.values())))
+    finally:
+        admin.close()
+
+
+def partitions_of(settings: Settings, topic: Topic = TICKS) -> int:
+    return len(_described(settings, topic)["partitions"])
+
+
+def epoch_of_ticks(settings: Settings) -> str:
+    """Names the life of the tick topic: another one after it was deleted and made again."""
+    return str(_described(settings, TICKS)["topic_id"])[:8]
+
+
+def producer(settings: Settings, **options: Any) -> KafkaProducer:
+    """Acknowledged by every replica, idempotent, and quick: a message waits 5 ms at most for company."""
+    try:
+        return KafkaProducer(
+            bootstrap_servers=settings.kafka,
+            **{"acks": "all", "linger_ms": 5, "enable_idempotence": True, "max_block_ms": 60_000, **options},
+        )
+    except (KafkaError, OSError, ValueError) as problem:
+        raise SiseError(
+            f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
+            "SISE_KAFKA"
+        ) from problem
+
+
+def consumer(settings: Settings, topics: Sequence[Topic], group: str | None, **options: Any) -> KafkaConsumer:
+    """Reads from where the group left off, else from the beginning; the caller commits."""
+    names = [topic_of(topic, settings.topic_prefix) for topic in topics]
+    try:
+        return KafkaConsumer(
+            *names,
+            bootstrap_servers=settings.kafka,
+            group_id=group,
+            **{
+                "enable_auto_commit": False,
+                "auto_offset_reset": "earliest",
+                "fetch_max_wait_ms": 20,
+                "max_poll_records": 2_000,
+                "max_poll_interval_ms": 1_800_000,
+                **options,
+            },
+        )
+    except (KafkaError, OSError, ValueError) as problem:
+        raise SiseError(
+            f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
+            "SISE_KAFKA"
+        ) from problem
+
+
+def send_all(sender: KafkaProducer, topic: str, messages: Iterable[tuple[bytes | None, bytes]]) -> None:
+    """Sends every (key, value) and waits until all are acknowledged; raises what went wrong with the first that
+    was not."""
+    futures = [sender.send(topic, value, key=key) for key, value in messages]
+    if futures:
+        sender.flush()
+        for future in futures:
+            future.get(60)

@@ -1,0 +1,77 @@
+"""Latest prices and the running profit or loss of open signals, in Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+
+from sise.console import tell
+from sise.serving.signals import patiently
+from sise.settings import Settings
+
+__all__ = ["LatestPrices"]
+
+SHORT = {"rsi_overbought", "bollinger_upper_touch", "dead_cross"}
+
+
+class LatestPrices:
+    """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
+    best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, keep_seconds: int = 3 * 86_400):
+        self.client, self.prefix, self.keep = client, settings.redis_prefix, keep_seconds
+
+    def write(self, shares: Sequence[Mapping[str, Any]]) -> None:
+        """``shares``: country, symbol, price, timestamp, day_volume of each share's newest tick, and ``ticks``, its
+        (timestamp, price) pairs since the last call."""
+        if shares:
+            patiently(lambda: self._write(shares), tell)
+
+    def _write(self, shares: Sequence[Mapping[str, Any]]) -> None:
+        now = int(time.time() * 1000)
+        pipe = self.client.pipeline(transaction=False)
+        by_share = {}
+        for row in shares:
+            share = f"{row['country']}:{row['symbol']}"
+            by_share[share] = row
+            key = f"{self.prefix}price:{share}"
+            values = {"price": repr(row["price"]), "timestamp": row["timestamp"], "written": now}
+            pipe.hset(key, mapping=values | {"day_volume": row["day_volume"] or 0})
+            pipe.expire(key, self.keep)
+        pipe.execute()
+        self._follow(by_share)
+
+    def _follow(self, by_share: Mapping[str, Mapping[str, Any]]) -> None:
+        ids: Any = self.client.zrange(f"{self.prefix}signals:active", 0, -1)
+        mine = [name.decode() for name in ids if ":".join(name.decode().split(":")[:2]) in by_share]
+        if not mine:
+            return
+        pipe = self.client.pipeline(transaction=False)
+        for name in mine:
+            pipe.hmget(f"{self.prefix}signal:{name}", "trigger_price", "timestamp", "signal_type", "best", "worst")
+        known = pipe.execute()
+        pipe = self.client.pipeline(transaction=False)
+        for name, (trigger, since, rule, best, worst) in zip(mine, known, strict=True):
+            if trigger is None:
+                continue  # its time is over
+            row = by_share[":".join(name.split(":")[:2])]
+            sign = -1.0 if rule.decode() in SHORT else 1.0
+            moves = [sign * (price / float(trigger) - 1) for at, price in _pairs(row["ticks"]) if at >= int(since)]
+            if not moves:
+                continue
+            best, worst = float(best or 0.0), float(worst or 0.0)
+            values = {
+                "last_price": repr(row["price"]),
+                "pnl": repr(sign * (row["price"] / float(trigger) - 1)),
+                "best": repr(max(best, *moves)),
+                "worst": repr(min(worst, *moves)),
+            }
+            pipe.hset(f"{self.prefix}signal:{name}", mapping=values)
+        pipe.execute()
+
+
+def _pairs(ticks: Sequence[Any]) -> list[tuple[int, float]]:
+    return [(tick["timestamp"], tick["price"]) if isinstance(tick, Mapping) else tuple(tick) for tick in ticks]

@@ -1,0 +1,126 @@
+"""What fires, and signals in Redis. ``fire`` is the one place that decides it; both triggers end in it.
+
+Redis, under the prefix of the settings: ``armed:{share}`` (which rules are disarmed since when, source offsets
+seen), ``signal:{id}`` (a hash, gone after its time), ``signals:active`` (ids by expiry), the stream ``signals``,
+``outbox`` (fired, not yet in Kafka).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+
+from sise.errors import SiseError
+from sise.settings import Settings
+from sise.signals.rules import LiveRules
+
+__all__ = ["SignalStore", "connect", "patiently"]
+
+T = TypeVar("T")
+# One script call holds Redis for some milliseconds: readers come in between.
+_CHUNK = 250
+_AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client of the Redis that the settings name; raises SiseError where none answers."""
+    client = redis.Redis.from_url(settings.redis, socket_timeout=10, socket_connect_timeout=5)
+    try:
+        client.ping()
+    except _AWAY as problem:
+        where = _without_password(settings.redis)
+        raise SiseError(
+            f"Redis does not answer at {where}: {problem}. Start it with 'make up', or set SISE_REDIS_URL"
+        ) from problem
+    return client
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1…@", url)
+
+
+def patiently(work: Callable[[], T], say: Callable[[str], None], stop: Callable[[], bool] = lambda: False) -> T:
+    """``work()``, again and again while Redis is away; says so once, and once when it is back."""
+    waited = 0.0
+    while True:
+        try:
+            found = work()
+        except _AWAY as problem:
+            if stop():
+                raise
+            if not waited:
+                say(f"Redis is away ({problem}): waiting, nothing is lost")
+            pause = min(2.0, 0.1 + waited / 10)
+            time.sleep(pause)
+            waited += pause
+        else:
+            if waited:
+                say(f"Redis is back after {waited:.0f} s")
+            return found
+
+
+class SignalStore:
+    """Signals in one Redis. ``epoch`` names the life of the tick topic whose offsets are compared: a topic made anew
+    starts at offset 0 again."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, epoch: str):
+        self.client, self.epoch = client, epoch
+        self.prefix, self.ttl = settings.redis_prefix, settings.signal_ttl_seconds
+        self._script = client.register_script(resources.files(__package__).joinpath("fire.lua").read_text())
+
+    @property
+    def _outbox(self) -> str:
+        return f"{self.prefix}outbox"
+
+    def fire(self, records: Sequence[bytes | str], rules: LiveRules) -> list[str]:
+        """Decides which of the records fire and writes those signals; returns their JSON.
+
+        ``records``: values of tick-rules (signals/detect.py), each share's in order. A rule fires where it is strict
+        and armed; it is disarmed then, and armed again by the first record that does not show it relaxed, or by one
+        that comes later than its cooldown after the last that did. Records whose source offset was seen before
+        change nothing, so a batch may come again.
+        """
+        cooldowns = json.dumps({rule.name: rule.cooldown_minutes * 60_000 for rule in rules.rules})
+        fired: list[str] = []
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, *chunk]
+            found: Any = self._script(keys=[self.prefix], args=arguments)
+            fired += [value.decode() for value in found]
+        return fired
+
+    def fire_patiently(
+        self, records: Sequence[bytes | str], rules: LiveRules, say: Callable[[str], None], stop: Callable[[], bool]
+    ) -> list[str]:
+        """``fire``, waiting while Redis is away. An answer that was lost on the way is found in the outbox."""
+        try:
+            return self.fire(records, rules)
+        except _AWAY:
+            patiently(lambda: self.fire(records, rules), say, stop)
+            return patiently(self.unpublished, say, stop)
+
+    def unpublished(self) -> list[str]:
+        """Signals that were fired and are not known to be in Kafka: a process died in between."""
+        found: Any = self.client.hvals(self._outbox)
+        return [value.decode() for value in found]
+
+    def published(self, signals: Iterable[str]) -> None:
+        ids = [json.loads(signal)["id"] for signal in signals]
+        if ids:
+            self.client.hdel(self._outbox, *ids)
+
+    def active(self) -> list[dict[str, str]]:
+        """The active signals, newest last, as Redis has them (texts)."""
+        ids: Any = self.client.zrange(f"{self.prefix}signals:active", 0, -1)
+        pipe = self.client.pipeline(transaction=False)
+        for name in ids:
+            pipe.hgetall(f"{self.prefix}signal:{name.decode()}")
+        found = [{k.decode(): v.decode() for k, v in row.items()} for row in pipe.execute()]
+        return sorted((row for row in found if row), key=lambda row: int(row["timestamp"]))

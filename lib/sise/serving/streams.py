@@ -1,0 +1,224 @@
+"""The streaming queries: ticks in Kafka → detection → tick-rules and dead letters, and the latest prices."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQuery
+
+from sise.console import tell
+from sise.errors import SiseError
+from sise.indicators.registry import Registry
+from sise.lake import Lake
+from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of, producer, send_all
+from sise.serving.prices import LatestPrices
+from sise.serving.relay import RulesFile, publish
+from sise.serving.signals import SignalStore, connect
+from sise.settings import Settings
+from sise.signals.curves import load_curves
+from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
+from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
+
+__all__ = ["Detection", "check_slots"]
+
+HEADROOM = 2  # the price query, and the broadcast of live_state
+
+
+def check_slots(master: str, slots: int, partitions: int) -> None:
+    """Real-time mode keeps a task slot for each Kafka partition, and does not deliver where one has none."""
+    if slots >= partitions + HEADROOM:
+        return
+    need = partitions + HEADROOM
+    how = f"set SISE_MASTER='local[{need}]' (it may exceed the cores)" if master.startswith("local") else "add cores"
+    raise SiseError(
+        f"real-time mode needs a task slot for each of the {partitions} partitions of {TICKS.name} and {HEADROOM} "
+        f"more: {need}, and {master} has {slots}. Records would silently not be delivered: {how}, or use "
+        "--trigger micro-batch"
+    )
+
+
+@dataclass
+class Detection:
+    """The queries of one detect_signals job."""
+
+    spark: SparkSession
+    lake: Lake
+    registry: Registry
+    settings: Settings
+    trigger: str
+    checkpoints: Path
+
+    def start(self) -> None:
+        """Checks what is needed, notes the rules in the lake and starts the queries."""
+        self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
+        self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
+        self.lake.require("live_state")
+        self.clock = Clock(
+            int(self.settings.tick_ahead_seconds * 1000),
+            int(self.settings.tick_behind_seconds * 1000),
+            {"KR": self.settings.jump_limit_kr, "US": self.settings.jump_limit_us},
+        )
+        ensure_topics(self.settings)
+        if self.trigger == "realtime":
+            context = self.spark.sparkContext
+            check_slots(context.master, context.defaultParallelism, partitions_of(self.settings))
+        self._note_rules()
+        self.prices = LatestPrices(connect(self.settings), self.settings)
+        self.query = self._start_detection()
+        self.price_query = self._start_prices()
+
+    def stop(self) -> None:
+        for query in (self.query, self.price_query):
+            query.stop()
+
+    def watch(self) -> None:
+        """To be called about once a second: raises what ended a query, takes up changed rules."""
+        for query in (self.query, self.price_query):
+            if (problem := query.exception()) is not None:
+                raise SiseError(f"the query {query.name} ended: {_first_line(problem)}") from problem
+        shape = self.file.rules.shape
+        if self.file.changed():
+            self._note_rules()
+            if self.file.rules.shape != shape:
+                tell("detect: the rules look at something else now: the query starts again from its checkpoint")
+                self.query.stop()
+                self.query = self._start_detection()
+            else:
+                tell(f"detect: thresholds changed (rules {self.file.rules.version}), taken up with the next batch")
+
+    def _note_rules(self) -> None:
+        """The rules in force, with every version that was before: live_rules."""
+        rules = self.file.rules
+        before = self.lake.read("live_rules")
+        row = {
+            "version": rules.version,
+            "since": datetime.now(UTC),
+            "current": True,
+            "thresholds": {rule.name: rule.thresholds for rule in rules.rules},
+            "rules": json.dumps(rules.as_json()),
+        }
+        known = before.where((F.col("version") == rules.version) & F.col("current")).count()
+        if not known:
+            new = self.spark.createDataFrame([row], self.lake.schema("live_rules"))
+            kept = before.where(F.col("version") != rules.version).withColumn("current", F.lit(False))
+            self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
+
+    def _live(self) -> DataFrame:
+        universe = self.lake.read("universe") if self.lake.exists("universe") else None
+        rules = self.lake.read("live_rules")
+        return live_side(self.lake.read("live_state"), rules, universe, self.registry, self.file.rules)
+
+    def _ticks(self, **options: Any) -> DataFrame:
+        reader = (
+            self.spark.readStream.format("kafka")
+            .option("kafka.bootstrap.servers", self.settings.kafka)
+            .option("subscribe", topic_of(TICKS, self.settings.topic_prefix))
+            .option("startingOffsets", "earliest")
+            .option("failOnDataLoss", "true")
+            .option("kafka.fetch.max.wait.ms", "20")
+        )
+        for key, value in options.items():
+            reader = reader.option(key, value)
+        return reader.load()
+
+    def _start_detection(self) -> StreamingQuery:
+        rules = self.file.rules
+        writer_options = {"checkpointLocation": str(self.checkpoints / f"detect-{self.trigger}")}
+        if self.trigger == "realtime":
+            found = detect_rules(self._ticks(), self._live(), self.registry, rules, self.curves, self.clock)
+            topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
+                topic_of(RULES, self.settings.topic_prefix)
+            )
+            return (
+                found.select(topic.alias("topic"), "key", "value")
+                .writeStream.queryName("detect")
+                .format("kafka")
+                .option("kafka.bootstrap.servers", self.settings.kafka)
+                .option("kafka.linger.ms", "0")
+                .options(**writer_options)
+                .outputMode("update")
+                .trigger(realTime="5 minutes")
+                .start()
+            )
+        batches = _MicroBatches(self)
+        return (
+            self._ticks(maxOffsetsPerTrigger=100_000)
+            .writeStream.queryName("detect")
+            .options(**writer_options)
+            .outputMode("update")
+            .trigger(processingTime="0 seconds")
+            .foreachBatch(batches)
+            .start()
+        )
+
+    def _start_prices(self) -> StreamingQuery:
+        prices = self.prices
+
+        def write(batch: DataFrame, _: int) -> None:
+            prices.write(tick_prices(batch).toArrow().to_pylist())
+
+        return (
+            self._ticks(maxOffsetsPerTrigger=200_000)
+            .writeStream.queryName("prices")
+            .option("checkpointLocation", str(self.checkpoints / "prices"))
+            .outputMode("update")
+            .trigger(processingTime="1 second")
+            .foreachBatch(write)
+            .start()
+        )
+
+
+class _MicroBatches:
+    """foreachBatch: the same detection over each batch, straight to Redis; no relay is needed."""
+
+    def __init__(self, detection: Detection):
+        self.detection = detection
+        settings = detection.settings
+        self.store = SignalStore(connect(settings), settings, epoch_of_ticks(settings))
+        self.sender = producer(settings, linger_ms=0)
+        self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
+        self._live: DataFrame | None = None
+        self._versions: tuple[int, ...] = ()
+        publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
+
+    def _broadcast(self) -> DataFrame:
+        """The broadcast side, computed again only when one of its tables has a new version."""
+        lake = self.detection.lake
+        versions = tuple(_newest_version(lake, name) for name in ("live_state", "live_rules", "universe"))
+        if self._live is None or versions != self._versions:
+            if self._live is not None:
+                self._live.unpersist()
+            self._live = self.detection._live().coalesce(1).persist()
+            self._versions = versions
+        return self._live
+
+    def __call__(self, batch: DataFrame, _: int) -> None:
+        job = self.detection
+        rules = job.file.rules
+        found = detect_rules(batch, self._broadcast(), job.registry, rules, job.curves, job.clock).collect()
+        dead = [(row["key"], row["value"].encode()) for row in found if row["kind"] == "dead"]
+        send_all(self.sender, self.topics[DEAD], [(None if k is None else bytes(k), v) for k, v in dead])
+        records = [row["value"] for row in found if row["kind"] == "rules"]
+        fired = self.store.fire_patiently(records, rules, tell, lambda: False)
+        publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
+
+
+def _newest_version(lake: Lake, name: str) -> int:
+    """The table's newest version, from its log's file names where the lake is a folder (a query costs 0.3 s)."""
+    log = Path(lake.path(name)) / "_delta_log"
+    if log.is_dir():
+        found = [int(p.stem) for p in log.glob("*.json") if re.fullmatch(r"\d{20}", p.stem)]
+        return max(found, default=-1)
+    return lake.version(name)
+
+
+def _first_line(problem: Exception) -> str:
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[0] if lines else type(problem).__name__

@@ -1,0 +1,1 @@
+"""Signals: live rules, detection, and what they turned out to be worth."""

@@ -1,0 +1,266 @@
+"""Ticks and what was true at the last close → records of the ticks near a rule, and dead letters.
+
+Pure column arithmetic over one broadcast join, no state and no UDF, so that it runs as it stands in a batch, in
+micro-batches and in Spark's real-time mode. What fires is decided by the relay (serving/relay.py), which sees a
+share's records in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sise.columns import by_country
+from sise.indicators.algebra import Columns
+from sise.indicators.live import at_price
+from sise.indicators.registry import Registry
+from sise.signals.curves import Curve, session_share
+from sise.signals.rules import LiveRules
+from sise.signals.topics import TICK_FIELDS
+
+__all__ = ["Clock", "detect_rules", "live_side", "tick_prices"]
+
+_NOT_A_TICK = "not a tick: malformed JSON, or not an object"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far from the feed's clock (else Kafka's record time) a tick's own time may be, and moves that are believed.
+
+    ``jump``: by country, the largest move against the last close that needs no corporate action to explain it.
+    """
+
+    ahead_ms: int = 5_000
+    behind_ms: int = 300_000
+    jump: Mapping[str, float] | None = None
+
+
+def live_side(
+    live_state: DataFrame, live_rules: DataFrame, universe: DataFrame | None, registry: Registry, rules: LiveRules
+) -> DataFrame:
+    """The broadcast side of the join: a row for each share with what its ticks are compared with.
+
+    ``live_state`` and ``live_rules`` as the lake has them (of the latter the row that is current); ``universe``:
+    country, symbol, eligible, or None where every share may have signals. Re-read by Spark for each batch, so a new
+    state or threshold is taken up without a restart.
+    """
+    needed = _needed_columns(registry, rules)
+    found = live_state.select(
+        "country",
+        "symbol",
+        F.col("market").alias("s_market"),
+        "valid_session",
+        F.col("as_of").cast("string").alias("as_of"),
+        F.unix_millis("session_open").alias("opens"),
+        F.unix_millis("session_close").alias("closes"),
+        *[F.col(c).alias(f"s_{c}") for c in needed],
+    )
+    current = live_rules.where("current").select(
+        F.col("version").alias("rules_version"),
+        *[F.col("thresholds")[rule.name].alias(f"t_{rule.name}") for rule in rules.rules],
+    )
+    found = found.crossJoin(F.broadcast(current))
+    if universe is None:
+        return found.withColumn("eligible", F.lit(True))
+    return found.join(F.broadcast(universe.select("country", "symbol", "eligible")), ["country", "symbol"], "left")
+
+
+def _needed_columns(registry: Registry, rules: LiveRules) -> list[str]:
+    """Columns of live_state that the rules' indicators are made from."""
+
+    class Seen(dict[str, Column]):
+        def __getitem__(self, name: str) -> Column:
+            used.add(name)
+            return F.col(name)
+
+    used: set[str] = {"close"}
+    named = {name for rule in rules.rules for name in rule.names}
+    named |= {name.removeprefix("prev_") for name in named if name.startswith("prev_")}
+    kept = Registry(tuple(c for c in registry.core if c in named))
+    at_price(kept, F.lit(0.0), F.lit(0.0), Seen(), Columns())
+    used |= {name.removeprefix("prev_") for rule in rules.rules for name in rule.names if name.startswith("prev_")}
+    return [c for c in dict.fromkeys(["close", "volume", *registry.live]) if c in used]
+
+
+def detect_rules(
+    ticks: DataFrame,
+    live: DataFrame,
+    registry: Registry,
+    rules: LiveRules,
+    curves: Mapping[str, Curve],
+    clock: Clock,
+) -> DataFrame:
+    """(kind, key, value): a record for each tick inside a rule's watch band, a dead letter for each refused tick.
+
+    ``ticks``: Kafka's key, value, topic, partition, offset, timestamp. ``live``: live_side(). A tick of a share that
+    is not eligible, or outside regular hours, gives nothing. ``value`` is JSON; ``kind`` is "rules" or "dead".
+    A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
+    at its price, ``partition`` and ``offset`` of the tick, ``as_of`` of the state and the rules' ``version``.
+    """
+    rows = _parsed(ticks)
+    rows = rows.join(F.broadcast(live), ["country", "symbol"], "left")
+    rows = rows.withColumn("reason", _reason(rows, clock)).where(
+        F.col("reason").isNotNull()
+        | (F.col("eligible") & F.col("timestamp").between(F.col("opens"), F.col("closes") + 60_000))
+    )
+    rows, names = _with_rules(rows, registry, rules, curves)
+    watched = F.lit(False)
+    for rule in rules.rules:
+        watched = watched | F.col(f"r_{rule.name}")["watch"]
+    rows = rows.where(F.col("reason").isNotNull() | watched)
+    value = F.when(F.col("reason").isNotNull(), _dead_letter()).otherwise(_record(rules, names))
+    kind = F.when(F.col("reason").isNotNull(), "dead").otherwise("rules")
+    return rows.select(kind.alias("kind"), "key", value.alias("value"))
+
+
+def tick_prices(ticks: DataFrame) -> DataFrame:
+    """A row for each share in a batch of ticks: price, timestamp and day_volume of its newest, and ``ticks``, all of
+    its (timestamp, price) in order. Ticks that are none, or whose price is not positive, are left out."""
+    rows = _parsed(ticks).where("country IS NOT NULL AND symbol IS NOT NULL AND price > 0 AND timestamp IS NOT NULL")
+    rows = rows.where("timestamp <= coalesce(clock, received) + 5000")
+    newest = F.max_by(F.struct("price", "timestamp", "day_volume"), F.struct("timestamp", "offset"))
+    found = rows.groupBy("country", "symbol").agg(
+        newest.alias("newest"), F.sort_array(F.collect_list(F.struct("timestamp", "price"))).alias("ticks")
+    )
+    return found.select("country", "symbol", "newest.*", "ticks")
+
+
+def _parsed(ticks: DataFrame) -> DataFrame:
+    schema = ", ".join(f"`{name}` {kind}" for name, (kind, _) in TICK_FIELDS.items())
+    text = F.col("value").cast("string")
+    tick = F.from_json(text, f"{schema}, _bad string", {"columnNameOfCorruptRecord": "_bad"})
+    rows = ticks.select(
+        "key",
+        text.alias("text"),
+        F.col("topic").alias("tick_topic"),
+        "partition",
+        "offset",
+        F.unix_millis("timestamp").alias("received"),
+        tick.alias("tick"),
+    )
+    fields = {name: F.col(f"tick.{name}") for name in TICK_FIELDS}
+    fields["country"], fields["symbol"] = (F.upper(F.trim(fields[c])) for c in ("country", "symbol"))
+    return rows.select(
+        "key",
+        "text",
+        "tick_topic",
+        "partition",
+        "offset",
+        "received",
+        F.col("tick._bad").isNotNull().alias("bad"),
+        *[value.alias(name) for name, value in fields.items()],
+    )
+
+
+def _reason(rows: DataFrame, clock: Clock) -> Column:
+    """Why a tick is refused; null where it is not."""
+    required = [name for name, (_, must) in TICK_FIELDS.items() if must]
+    nothing = F.coalesce(*[F.col(name).cast("string") for name in TICK_FIELDS]).isNull()
+    missing = F.array_join(F.array_compact(F.array(*[F.when(F.col(c).isNull(), F.lit(c)) for c in required])), ", ")
+    now = F.coalesce("clock", "received")
+    session = F.col("valid_session").cast("string")
+    jump = by_country(clock.jump or {}, "double")
+    away = F.abs(F.try_divide(F.col("price"), F.col("s_close")) - 1.0)
+    checks: list[tuple[Column, Column]] = [
+        (nothing, F.lit(_NOT_A_TICK)),
+        (missing != "", F.concat(F.lit("missing or of the wrong type: "), missing)),
+        (F.col("bad"), F.lit("a field is of the wrong type")),
+        (
+            ~((F.col("price") > 0) & (F.col("price") < float("inf"))),
+            F.concat(F.lit("price is not positive: "), F.col("price").cast("string")),
+        ),
+        (
+            (F.col("day_volume") < 0) | (F.coalesce("volume", F.lit(0)) < 0),
+            F.lit("volume or day_volume is negative"),
+        ),
+        (F.col("s_close").isNull(), F.concat(F.lit("unknown share "), F.concat_ws(":", "country", "symbol"))),
+        (F.col("timestamp") > now + clock.ahead_ms, F.lit("its time is in the future of the feed's clock")),
+        (F.col("timestamp") < now - clock.behind_ms, F.lit("its time is too old by the feed's clock")),
+        (
+            F.col("session") != session,
+            F.concat(
+                F.lit("live_state is for the session "),
+                session,
+                F.lit(", not "),
+                F.col("session"),
+                F.lit(": run jobs/compute_indicators.py after the close"),
+            ),
+        ),
+        (
+            away > jump,
+            F.concat(
+                F.lit("a move against the last close of "),
+                F.col("s_close").cast("string"),
+                F.lit(" that no corporate action explains"),
+            ),
+        ),
+    ]
+    found: Column = F.lit(None).cast("string")
+    for condition, reason in reversed(checks):
+        found = F.when(condition, reason).otherwise(found)
+    return found
+
+
+def _with_rules(
+    rows: DataFrame, registry: Registry, rules: LiveRules, curves: Mapping[str, Curve]
+) -> tuple[DataFrame, list[str]]:
+    """Adds the indicators that the rules name (``v_…``) and a struct of strict, relaxed, watch for each rule."""
+    ops = Columns()
+    state = {c.removeprefix("s_"): F.col(c) for c in rows.columns if c.startswith("s_")}
+    named = {name for rule in rules.rules for name in rule.names}
+    kept = Registry(tuple(c for c in registry.core if c in named))
+    length = F.col("closes") - F.col("opens")
+    values = at_price(kept, F.col("price"), F.col("day_volume").cast("double"), state, ops)
+    values |= {f"prev_{c}": state[c] for c in state if f"prev_{c}" in named}
+    elapsed = (F.col("timestamp") - F.col("opens")) / length
+    values["session_share"] = session_share(curves, F.col("country"), elapsed)
+    values["elapsed_minutes"] = (F.col("timestamp") - F.col("opens")) / 60_000.0
+    shown = [c for c in values if c in named]
+    rows = rows.withColumns({f"v_{name}": value for name, value in values.items()})
+    known = {name: F.col(f"v_{name}") for name in values} | {
+        "price": F.col("price"),
+        "day_volume": F.col("day_volume").cast("double"),
+    }
+    found = {}
+    for rule in rules.rules:
+        thresholds = [F.col(f"t_{rule.name}")[i] for i in range(len(rule.thresholds))]
+        strict, relaxed, watch = rule.holds(known, ops, thresholds)
+        found[f"r_{rule.name}"] = F.struct(strict.alias("strict"), relaxed.alias("relaxed"), watch.alias("watch"))
+    return rows.withColumns(found), shown
+
+
+def _record(rules: LiveRules, names: list[str]) -> Column:
+    def holding(which: str) -> Column:
+        return F.array_compact(
+            F.array(*[F.when(F.col(f"r_{rule.name}")[which], F.lit(rule.name)) for rule in rules.rules])
+        )
+
+    return F.to_json(
+        F.struct(
+            "country",
+            "symbol",
+            F.coalesce("market", "s_market").alias("market"),
+            "price",
+            "day_volume",
+            "timestamp",
+            "session",
+            holding("relaxed").alias("relaxed"),
+            holding("strict").alias("strict"),
+            F.struct(*[F.col(f"v_{name}").alias(name) for name in names]).alias("indicators"),
+            "partition",
+            "offset",
+            "received",
+            "as_of",
+            F.col("rules_version").alias("version"),
+            "label",
+        )
+    )
+
+
+def _dead_letter() -> Column:
+    return F.to_json(
+        F.struct("reason", F.col("text").alias("message"), F.col("tick_topic").alias("topic"), "partition", "offset")
+    )

@@ -1,0 +1,102 @@
+"""Trigger levels: at which price a rule would fire, with the history fixed. No JVM: numpy over live_state's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sise.indicators.algebra import Arrays
+from sise.indicators.live import at_price
+from sise.indicators.registry import Registry
+from sise.signals.rules import LiveRule, LiveRules
+from sise.ticks import limit_prices, tick_size
+
+__all__ = ["Level", "levels_of", "strict_at", "values_at"]
+
+_OPS = Arrays()
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where one rule fires for one share: at ``price`` and everything ``side`` ("below" or "above") of it.
+
+    ``price`` is None where no price inside the session's limits makes it fire ("not today"), or where the rule does
+    not depend on the price; ``now``: it holds at the last close already. ``away``: the move from there, a fraction.
+    """
+
+    rule: str
+    side: str | None
+    price: float | None
+    away: float | None
+    now: bool
+    why: str = ""
+
+
+def values_at(registry: Registry, state: Mapping[str, Any], price: Any, day_volume: Any = 0.0) -> dict[str, Any]:
+    """What a rule may name (signals/rules.py), at ``price``. ``state``: live_state's row; arrays of prices work."""
+    known = {k: (np.nan if v is None else v) for k, v in state.items()}
+    values = at_price(registry, np.asarray(price, float), day_volume, known, _OPS)
+    values |= {f"prev_{c}": known[c] for c in ("close", "volume", *registry.core) if c in known}
+    return values | {"price": np.asarray(price, float), "day_volume": day_volume, "session_share": np.nan}
+
+
+def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> np.ndarray:
+    """Whether ``rule`` holds at each price. A rule that needs the volume so far holds at none."""
+    with np.errstate(all="ignore"):
+        return np.asarray(rule.holds(values_at(registry, state, price), _OPS)[0], bool)
+
+
+def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us_limit: float = 0.5) -> list[Level]:
+    """The level of each rule for one share. ``state``: its row of live_state; prices in its currency, re-based.
+
+    Looked for between KRX's limit prices, for US shares ``us_limit`` around the last close; rounded to the tick at
+    which the rule does hold.
+    """
+    close = float(state["close"])
+    low, high = limit_prices(close) if state["country"] == "KR" else (close * (1 - us_limit), close * (1 + us_limit))
+    return [_level(registry, rule, state, close, float(low), float(high)) for rule in rules.rules]
+
+
+def _level(
+    registry: Registry, rule: LiveRule, state: Mapping[str, Any], close: float, low: float, high: float
+) -> Level:
+    if {"day_volume", "session_share", "elapsed_minutes"} & set(rule.names):
+        return Level(rule.name, None, None, None, False, "depends on the volume so far")
+    if any(state.get(name.removeprefix("prev_"), 0.0) is None for name in rule.names):
+        return Level(rule.name, None, None, None, False, "not warm yet")
+    grid = np.linspace(low, high, 129)
+    holds = strict_at(registry, rule, state, grid)
+    now = bool(strict_at(registry, rule, state, close))
+    if not holds.any() or holds.all():
+        why = "at every price of the session" if holds.all() else "not today"
+        return Level(rule.name, None, None, None, now, why)
+    side = "below" if holds[0] else "above"
+    edge = int(np.argmin(holds)) - 1 if side == "below" else int(np.argmax(holds))
+    inside, outside = (grid[edge], grid[edge + 1]) if side == "below" else (grid[edge], grid[edge - 1])
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        if bool(strict_at(registry, rule, state, middle)):
+            inside = middle
+        else:
+            outside = middle
+    price = _to_tick(registry, rule, state, float(inside), side)
+    if not low <= price <= high:
+        return Level(rule.name, side, None, None, now, "not today")
+    return Level(rule.name, side, price, price / close - 1, now)
+
+
+def _to_tick(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: float, side: str) -> float:
+    """The first price on the exchange's grid, going into the side, at which the rule holds."""
+    down = side == "below"
+    step = tick_size(price, str(state["country"]))
+    units = price / step
+    found = (np.floor(units + 1e-9) if down else np.ceil(units - 1e-9)) * step
+    for _ in range(3):
+        if bool(strict_at(registry, rule, state, found)):
+            break
+        step = tick_size(found - 1e-9 if down else found, str(state["country"]))
+        found = found - step if down else found + step
+    return round(float(found), 4)

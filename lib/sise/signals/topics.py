@@ -1,0 +1,44 @@
+"""The Kafka topics and the shapes of what is in them: the one place that knows a field of a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Topic", "topic_of"]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic; ``keyed`` by share (KR:005930), so that a share's messages are in order in one partition."""
+
+    name: str
+    about: str
+    keyed: bool = True
+    retention_hours: int = 72
+
+
+TICKS = Topic("realtime-stock", "ticks, as feeds send them")
+RULES = Topic("tick-rules", "ticks near a rule, with which rules hold")
+SIGNALS = Topic("stock-signals", "fired signals, each id once or more", retention_hours=24 * 30)
+DEAD = Topic("realtime-stock-dlq", "ticks that were refused, with the reason", retention_hours=24 * 30)
+
+# A tick: JSON type (as Spark reads it) and whether it must be there. timestamp: ms since 1970, UTC. session: the
+# exchange's session date. clock: the feed's own time, ms, where it is not now (a replay); label: a test's own.
+TICK_FIELDS: dict[str, tuple[str, bool]] = {
+    "country": ("string", True),
+    "symbol": ("string", True),
+    "market": ("string", False),
+    "price": ("double", True),
+    "volume": ("bigint", False),
+    "day_volume": ("bigint", True),
+    "timestamp": ("bigint", True),
+    "session": ("string", True),
+    "source": ("string", False),
+    "clock": ("bigint", False),
+    "label": ("string", False),
+}
+
+
+def topic_of(topic: Topic, prefix: str) -> str:
+    """The topic's name in Kafka: SISE_TOPIC_PREFIX keeps two installations on one broker apart."""
+    return f"{prefix}{topic.name}"

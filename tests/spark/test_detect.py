@@ -1,0 +1,285 @@
+"""Detection as a plain batch: what it finds at a tick is what TA-Lib finds with the tick's price as a bar."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+import talib
+from pyspark.sql import functions as F
+
+from sise.indicators.compute import compute_indicators
+from sise.signals.curves import load_curves
+from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
+from sise.signals.levels import levels_of, strict_at
+from sise.signals.rules import LiveRules
+from tests.builders import walk
+from tests.conftest import CONF
+from tests.spark.test_compute import load, prices
+
+CLOCK = Clock(jump={"KR": 0.305, "US": 0.5})
+SHARES = [f"A{n:02}" for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def days(calendars):
+    return calendars["KR"].between(date(2023, 1, 2), date(2024, 12, 30))[:301]
+
+
+@pytest.fixture(scope="module")
+def history(days):
+    """Closes by share, volume 1000 + its number each day."""
+    found = {symbol: prices(seed, 300, (seed % 3 - 1) * 0.004) for seed, symbol in enumerate(SHARES[:-2])}
+    for seed, symbol in enumerate(SHARES[-2:]):  # hardly moving: one tick can make its averages cross
+        found[symbol] = 1000 + np.round(np.random.default_rng(90 + seed).normal(0, 2, 300), 2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rules(registry):
+    return LiveRules.load(CONF / "watchlists.json", registry)
+
+
+@pytest.fixture(scope="module")
+def live_lake(spark, registry, calendars, days, history, tmp_path_factory):
+    from sise.lake import Lake
+
+    lake = Lake(spark, str(tmp_path_factory.mktemp("live")), registry.extra_columns)
+    rows = [r for n, s in enumerate(SHARES) for r in walk(s, days[:300], history[s], volume=1000.0 + n)]
+    load(lake, rows)
+    compute_indicators(spark, lake, registry, calendars)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def live(spark, live_lake, registry, rules):
+    return live_side(live_lake.read("live_state"), rules_row(spark, live_lake, rules), None, registry, rules)
+
+
+def rules_row(spark, lake, rules):
+    row = {
+        "version": rules.version,
+        "since": datetime.now(UTC),
+        "current": True,
+        "thresholds": {r.name: r.thresholds for r in rules.rules},
+        "rules": "[]",
+    }
+    return spark.createDataFrame([row], lake.schema("live_rules"))
+
+
+def at(days, calendars, minutes: float) -> int:
+    return int(calendars["KR"].hours(days[300])[0].timestamp() * 1000 + minutes * 60_000)
+
+
+def tick(symbol, price, when, session, **other):
+    found = {"country": "KR", "symbol": symbol, "market": "KOSPI", "price": float(price), "volume": 1, "day_volume": 1}
+    found |= {"timestamp": when, "session": str(session), "source": "t", "clock": when}
+    return found | other
+
+
+def messages(spark, values, received=None):
+    rows = [
+        (
+            b"k",
+            v if isinstance(v, bytes) else json.dumps(v).encode(),
+            "realtime-stock",
+            n % 3,
+            n,
+            received or datetime(2024, 1, 1, tzinfo=UTC),
+        )
+        for n, v in enumerate(values)
+    ]
+    return spark.createDataFrame(
+        rows, "key binary, value binary, topic string, partition int, offset bigint, timestamp timestamp"
+    )
+
+
+def run(spark, live, registry, rules, values, received=None):
+    found = detect_rules(
+        messages(spark, values, received), live, registry, rules, load_curves(CONF / "volume_curves.json"), CLOCK
+    )
+    rows = [(row["kind"], json.loads(row["value"])) for row in found.collect()]
+    return [v for k, v in rows if k == "rules"], [v for k, v in rows if k == "dead"]
+
+
+def expected(closes, price) -> set[str]:
+    """The strict rules, by TA-Lib over the closes with the price as one more bar."""
+    series = np.append(closes, price)
+    found = set()
+    rsi = talib.RSI(series, 14)[-1]
+    upper, _, lower = (band[-1] for band in talib.BBANDS(series, 20, 2, 2))
+    found |= {"rsi_oversold"} if rsi < 30 else set()
+    found |= {"rsi_overbought"} if rsi > 70 else set()
+    found |= {"bollinger_lower_touch"} if price <= lower * 1.01 else set()
+    found |= {"bollinger_upper_touch"} if price >= upper * 0.99 else set()
+    line, signal, _ = talib.MACD(series)
+    if line[-2] - signal[-2] <= 0 < line[-1] - signal[-1]:
+        found.add("macd_cross")
+    away = talib.SMA(series, 50) - talib.SMA(series, 200)
+    if away[-2] <= 0 < away[-1]:
+        found.add("golden_cross")
+    if away[-2] >= 0 > away[-1]:
+        found.add("dead_cross")
+    if price > (closes * 1.01)[-252:].max():
+        found.add("high_52_week")
+    return found
+
+
+def test_a_tick_finds_what_a_bar_would(spark, live, registry, rules, days, calendars, history):
+    when, values = at(days, calendars, 60), []
+    for symbol in SHARES:
+        last = history[symbol][-1]
+        values += [tick(symbol, round(last * f, 2), when, days[300]) for f in np.linspace(0.72, 1.28, 57)]
+    found, dead = run(spark, live, registry, rules, values)
+    assert not dead
+    got = {(r["symbol"], r["price"]): r for r in found}
+    fired = set()
+    for value in values:
+        wanted = expected(history[value["symbol"]], value["price"])
+        record = got.get((value["symbol"], value["price"]))
+        assert set(record["strict"] if record else []) == wanted, value
+        if record:
+            assert set(record["strict"]) <= set(record["relaxed"])
+        fired |= wanted
+    assert fired >= {"rsi_oversold", "rsi_overbought", "bollinger_lower_touch", "bollinger_upper_touch", "high_52_week"}
+    assert fired >= {"macd_cross"} and fired & {"golden_cross", "dead_cross"}, "the shares must try every rule"
+
+
+def test_volume_is_compared_with_the_time_of_day_and_not_in_the_first_half_hour(
+    spark, live, registry, rules, days, calendars, history
+):
+    quiet = next(s for s in SHARES if not expected(history[s], round(float(history[s][-1]), 2)))
+    close, average = round(float(history[quiet][-1]), 2), 1000.0 + SHARES.index(quiet)
+    usual = 0.49  # conf/volume_curves.json, KR, after two fifths of the session
+    length = 390
+
+    def strict(minutes, volume):
+        value = tick(quiet, close, at(days, calendars, minutes), days[300], day_volume=int(volume))
+        found, dead = run(spark, live, registry, rules, [value])
+        assert not dead
+        return "volume_surge" in (found[0]["strict"] if found else [])
+
+    assert strict(0.4 * length, 2.02 * average * usual)
+    assert not strict(0.4 * length, 1.98 * average * usual)
+    assert not strict(29, 50 * average), "too early to tell"
+
+
+def test_what_is_refused_and_why(spark, live, registry, rules, days, calendars, history):
+    when = at(days, calendars, 60)
+    close = float(history["A01"][-1])
+    good = tick("A01", close, when, days[300])
+    bad = {
+        b"{not json": "not a tick",
+        b"[1, 2]": "not a tick",
+        b"\xff\xfe": "not a tick",
+        json.dumps(good | {"price": "70100"}).encode(): "wrong type: price",
+        json.dumps({k: v for k, v in good.items() if k != "session"}).encode(): "missing or of the wrong type: session",
+        json.dumps(good | {"day_volume": 1.5}).encode(): "day_volume",
+        json.dumps(good | {"price": -1.0}).encode(): "price is not positive",
+        json.dumps(good | {"price": 0}).encode(): "price is not positive",
+        json.dumps(good | {"volume": -5}).encode(): "negative",
+        json.dumps(good | {"symbol": "NOPE"}).encode(): "unknown share KR:NOPE",
+        json.dumps(good | {"timestamp": when + 60_000}).encode(): "future",
+        json.dumps(good | {"clock": when + 3_600_000}).encode(): "too old",
+        json.dumps(good | {"session": str(days[299])}).encode(): "live_state is for the session",
+        json.dumps(good | {"price": close * 1.5}).encode(): "no corporate action explains",
+    }
+    found, dead = run(spark, live, registry, rules, list(bad))
+    assert not found
+    assert [d["offset"] for d in sorted(dead, key=lambda d: d["offset"])] == list(range(len(bad)))
+    for letter in dead:
+        assert list(bad.values())[letter["offset"]] in letter["reason"], letter
+    assert next(d for d in dead if d["offset"] == 0)["message"] == "{not json"
+
+
+def test_without_a_declared_clock_now_is_the_record_time(spark, live, registry, rules, days, calendars, history):
+    when = at(days, calendars, 60)
+    value = tick("A01", float(history["A01"][-1]), when, days[300])
+    del value["clock"]
+    near = datetime.fromtimestamp(when / 1000, UTC)
+    assert not run(spark, live, registry, rules, [value], near)[1]
+    assert "too old" in run(spark, live, registry, rules, [value], datetime(2026, 1, 1, tzinfo=UTC))[1][0]["reason"]
+
+
+def test_outside_regular_hours_or_not_eligible_nothing_is_said(
+    spark, live_lake, registry, rules, days, calendars, history
+):
+    price = round(float(history["A02"][-1]) * 0.75, 2)
+    universe = spark.createDataFrame(
+        [("KR", "A02", True), ("KR", "A03", False)], "country string, symbol string, eligible boolean"
+    )
+    side = live_side(live_lake.read("live_state"), rules_row(spark, live_lake, rules), universe, registry, rules)
+    inside = tick("A02", price, at(days, calendars, 60), days[300])
+    early = tick("A02", price, at(days, calendars, -5), days[300])
+    late = tick("A02", price, at(days, calendars, 395), days[300])
+    barred = tick("A03", round(float(history["A03"][-1]) * 0.75, 2), at(days, calendars, 60), days[300])
+    found, dead = run(spark, side, registry, rules, [inside, early, late, barred])
+    assert [r["symbol"] for r in found] == ["A02"] and not dead
+
+
+def test_thresholds_come_from_the_table(spark, live_lake, registry, rules, days, calendars, history):
+    other = LiveRules(
+        tuple(
+            dataclasses.replace(r, at=99.0, relaxed=99.5, watch=100.0) if r.name == "rsi_oversold" else r
+            for r in rules.rules
+        )
+    )
+    side = live_side(live_lake.read("live_state"), rules_row(spark, live_lake, other), None, registry, rules)
+    value = tick("A04", float(history["A04"][-1]), at(days, calendars, 60), days[300])
+    found, _ = run(spark, side, registry, rules, [value])
+    assert "rsi_oversold" in found[0]["strict"] and found[0]["version"] == other.version
+
+
+def test_levels_are_where_the_rule_changes(live_lake, registry, rules):
+    """Property: one tick beyond the level the rule holds, one tick before it does not."""
+    states = [row.asDict() for row in live_lake.read("live_state").collect()]
+    seen = set()
+    for state in states:
+        for level in levels_of(registry, rules, state):
+            rule = rules.by_name[level.rule]
+            if level.price is None:
+                continue
+            seen.add(level.rule)
+            sign = -1 if level.side == "below" else 1
+            assert strict_at(registry, rule, state, level.price), (state["symbol"], level)
+            outside = level.price * (1 - sign * 0.02)
+            assert not strict_at(registry, rule, state, outside), (state["symbol"], level)
+            assert level.away == pytest.approx(level.price / state["close"] - 1)
+    assert len(seen) >= 5
+
+
+def test_latest_prices_of_a_batch(spark, days, calendars):
+    when = at(days, calendars, 60)
+    values = [tick("A01", p, when + t, days[300]) for p, t in ((10.0, 5), (11.0, 9), (9.0, 7))]
+    values += [tick("A02", -1.0, when, days[300]), b"{", tick("A03", 5.0, when, days[300], clock=when - 60_000)]
+    rows = tick_prices(messages(spark, values)).collect()
+    assert [(r["symbol"], r["price"], r["timestamp"]) for r in rows] == [("A01", 11.0, when + 9)]
+    assert [t["price"] for t in rows[0]["ticks"]] == [10.0, 9.0, 11.0]
+
+
+def test_the_batch_rules_agree_at_the_close(live_lake, rules):
+    """A rule that has both: its batch condition over the bar is the strict one at the tick."""
+    content = json.loads((CONF / "watchlists.json").read_text())
+    both = [entry for entry in content["rules"] if "live" in entry and "when" in entry]
+    assert {entry["name"] for entry in both} >= {"rsi_oversold", "rsi_overbought", "bollinger_lower_touch"}
+    rows = live_lake.read("indicators").select("*", F.lag("high_252").over(_order()).alias("prev_high_252"))
+    frame = rows.withColumn("high", F.col("close")).drop("filter_state").toPandas()
+    for entry in both:
+        rule = rules.by_name[entry["name"]]
+        batch = live_lake.spark.createDataFrame(frame).where(entry["when"].replace("high >", "close >")).count()
+        values = {name: frame[name].to_numpy(float) for name in rule.names if name in frame} | {
+            "price": frame["close"].to_numpy(float)
+        }
+        from sise.indicators.algebra import Arrays
+
+        strict = rule.holds(values, Arrays())[0]
+        assert int(np.sum(strict)) == batch, entry["name"]
+
+
+def _order():
+    from pyspark.sql import Window
+
+    return Window.partitionBy("symbol").orderBy("date")
