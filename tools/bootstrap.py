@@ -255,7 +255,7 @@ def _fetch(java: Path, spark_jars: Path, scratch: Path, group: str, name: str, v
 
 def build_package(target: Path) -> None:
     """Zips lib/sise, if a file is newer than the zip."""
-    files = sorted((HERE / "lib" / "sise").rglob("*.py"))
+    files = sorted(p for p in (HERE / "lib" / "sise").rglob("*") if p.suffix in {".py", ".lua"})
     newest = max(path.stat().st_mtime for path in files)
     if target.is_file() and target.stat().st_mtime >= newest:
         with zipfile.ZipFile(target) as present:

@@ -116,7 +116,7 @@ class Lake:
             builder = builder.clusterBy(*what.cluster)
         for label, check in what.checks.items():
             builder = builder.property(f"delta.constraints.{label}", check)
-        stats = [column for column in what.columns if column in _STATS]
+        stats = [column for column in what.columns if column in _STATS or column in what.cluster]
         for key, value in {
             "delta.enableChangeDataFeed": "true",
             "delta.enableDeletionVectors": "false",

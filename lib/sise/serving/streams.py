@@ -17,16 +17,19 @@ from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.ops.outcome import Outcome
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of, producer, send_all
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.signals import SignalStore, connect
+from sise.session import Hold, described
 from sise.settings import Settings
+from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
 from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
 from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "check_slots"]
+__all__ = ["Detection", "archive_signals", "check_slots"]
 
 HEADROOM = 2  # the price query, and the broadcast of live_state
 
@@ -42,6 +45,27 @@ def check_slots(master: str, slots: int, partitions: int) -> None:
         f"more: {need}, and {master} has {slots}. Records would silently not be delivered: {how}, or use "
         "--trigger micro-batch"
     )
+
+
+def archive_signals(spark: SparkSession, lake: Lake, settings: Settings) -> Outcome:
+    """stock-signals into the table signals. The whole topic is read each time and merged on the id: there is no
+    position to lose, and a month of signals is little."""
+    ensure_topics(settings)
+    outcome = Outcome()
+    with described(spark, "signals: archive what has fired"):
+        messages = (
+            spark.read.format("kafka")
+            .option("kafka.bootstrap.servers", settings.kafka)
+            .option("subscribe", topic_of(SIGNALS, settings.topic_prefix))
+            .load()
+        )
+        with Hold() as hold:
+            rows = hold(signals_of(messages))
+            outcome.rows_in = rows.count()
+            new = rows.join(lake.read("signals").select("signal_id"), "signal_id", "left_anti")
+            outcome.rows_out = lake.merge("signals", hold(new)).inserted
+    outcome.say(f"{outcome.rows_in} signals in Kafka, {outcome.rows_out} new in the archive")
+    return outcome
 
 
 @dataclass
@@ -77,6 +101,15 @@ class Detection:
     def stop(self) -> None:
         for query in (self.query, self.price_query):
             query.stop()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Ticks read and batches done by each query, as its last progress tells."""
+        found = {}
+        for query in (self.query, self.price_query):
+            last = query.lastProgress
+            found[str(query.name)] = None if last is None else {"batch": last["batchId"], "rows": last["numInputRows"]}
+        return {"trigger": self.trigger, "rules": self.file.rules.version, "queries": found}
 
     def watch(self) -> None:
         """To be called about once a second: raises what ended a query, takes up changed rules."""
