@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from sise.errors import ConfigError
 
@@ -76,8 +77,34 @@ def _count(text: str) -> int:
     return value
 
 
-def _setting(variable: str, default: Any, parse: Callable[[str], Any], what: str) -> Any:
-    return field(default=default, metadata={"variable": variable, "parse": parse, "what": what})
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise ValueError(f"{text!r} is no port: 1 to 65535")
+    return value
+
+
+def _servers(text: str) -> str:
+    servers = [part.strip() for part in text.split(",")]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"{server!r} is not host:port")
+    return ",".join(servers)
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if urlsplit(text).scheme not in schemes:  # the value is not repeated: it may hold a password
+            raise ValueError(f"it does not start with {' or '.join(f'{s}://' for s in schemes)}")
+        return text
+
+    return parse
+
+
+def _setting(variable: str, default: Any, parse: Callable[[str], Any], what: str, secret: bool = False) -> Any:
+    metadata = {"variable": variable, "parse": parse, "what": what, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -113,6 +140,67 @@ class Settings:
         "SISE_TODAY", None, parse_date, "the day jobs take for today (default: the exchange's own clock)"
     )
 
+    kafka_servers: str = _setting(
+        "SISE_KAFKA",
+        "",
+        _servers,
+        "a Kafka of your own, host:port,host:port…; it is never started or stopped",
+    )
+    redis_url: str = _setting(
+        "SISE_REDIS_URL",
+        "",
+        _url("redis", "rediss", "unix"),
+        "a Redis of your own, redis://[user:password@]host:port/db; it is never started or stopped",
+        secret=True,
+    )
+    postgres_url: str = _setting(
+        "SISE_POSTGRES_URL",
+        "",
+        _url("postgresql", "postgres"),
+        "a PostgreSQL of your own, postgresql://user:password@host:port/db; it is never started or stopped",
+        secret=True,
+    )
+    kafka_port: int = _setting("SISE_KAFKA_PORT", 9092, _port, "port of the Kafka that make up starts")
+    kafka_controller_port: int = _setting(
+        "SISE_KAFKA_CONTROLLER_PORT", 9093, _port, "port of that Kafka's controller (KRaft)"
+    )
+    redis_port: int = _setting("SISE_REDIS_PORT", 6379, _port, "port of the Redis that make up starts")
+    postgres_port: int = _setting("SISE_POSTGRES_PORT", 5432, _port, "port of the PostgreSQL that make up starts")
+    redis_prefix: str = _setting("SISE_REDIS_PREFIX", "sise:", str, "what every Redis key of this project starts with")
+
+    @property
+    def kafka(self) -> str:
+        """Bootstrap servers, whether of a Kafka named in the environment or of the one that ``make up`` starts."""
+        return self.kafka_servers or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def redis(self) -> str:
+        """URL of the Redis named in the environment, else of the one that ``make up`` starts."""
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def postgres(self) -> str:
+        """URL, password included, of the PostgreSQL named in the environment, else of the one ``make up`` starts."""
+        if self.postgres_url:
+            return self.postgres_url
+        try:
+            password = self.postgres_password_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self.postgres_password_file} is missing, so there is no local PostgreSQL yet: "
+                "run 'make up', or name one of your own in SISE_POSTGRES_URL"
+            ) from None
+        except PermissionError:
+            raise ConfigError(
+                f"{self.postgres_password_file} belongs to another user: run this as the one who ran 'make up', "
+                "or name the database in SISE_POSTGRES_URL"
+            ) from None
+        return f"postgresql://sise:{quote(password, safe='')}@127.0.0.1:{self.postgres_port}/sise"
+
+    @property
+    def postgres_password_file(self) -> Path:
+        return self.local / "services" / "postgres" / "password"
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Reads SISE_* variables. Raises ConfigError that lists every bad one; an empty variable counts as unset."""
@@ -126,7 +214,8 @@ class Settings:
             try:
                 values[item.name] = item.metadata["parse"](text)
             except ValueError as problem:
-                problems.append(f"{item.metadata['variable']}={text}: {problem} ({item.metadata['what']})")
+                shown = "" if item.metadata["secret"] else f"={text}"
+                problems.append(f"{item.metadata['variable']}{shown}: {problem} ({item.metadata['what']})")
         if problems:
             raise ConfigError("\n".join(["wrong settings:", *problems]))
         return cls(**values)
