@@ -1,8 +1,8 @@
-# setup · demo · test · lint · bench · history · notebook. Needs Python 3.11 or later and make; brings the rest.
+# setup · demo · up · down · test · lint · bench · history · notebook. Needs Python 3.11 or later and make; brings the rest.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench history notebook clean
+.PHONY: help setup demo up down test lint bench history notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -13,6 +13,12 @@ setup: ## Java, .venv, locked jars
 
 demo: setup ## the sample market, from prices to watchlists (HEADLESS=1: check and end)
 	@$(BIN)/python tools/demo.py $(if $(HEADLESS),--headless)
+
+up: setup ## Kafka, Redis and PostgreSQL on 127.0.0.1, but for those named in the environment
+	@$(BIN)/sise services up
+
+down: setup ## stops what make up started
+	@$(BIN)/sise services down
 
 test: setup ## lint and every test
 	@$(MAKE) --no-print-directory lint
@@ -33,5 +39,6 @@ history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:180
 notebook: setup ## Jupyter on notebooks/, 127.0.0.1
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
 
-clean: ## removes .venv, .local and the demo's lake
+clean: ## stops the services, removes .venv, .local and the demo's lake
+	@[ ! -d .local/services ] || $(BIN)/sise services down
 	@rm -rf .venv .local

@@ -198,14 +198,16 @@ def bring_jars(java: Path) -> None:
         raise Problem("the venv has no pyspark: run 'make setup'")
     say(f"bringing {len(missing)} locked jars")
     with tempfile.TemporaryDirectory() as scratch:
-        for path, group, name, version, wanted in missing:
-            fetched = _fetch(java, spark_jars, Path(scratch), group, name, version)
-            if sha256(fetched) != wanted:
-                raise Problem(_wrong_hash(fetched, wanted, f"{group}:{name}:{version}"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            shutil.copyfile(fetched, part)
-            part.replace(path)
+        for kind in dict.fromkeys(path.parent.name for path, *_ in missing):
+            wanted_here = [jar for jar in missing if jar[0].parent.name == kind]
+            fetched = _fetch(java, spark_jars, Path(scratch) / kind, [jar[1:4] for jar in wanted_here])
+            for path, group, name, version, wanted in wanted_here:
+                if sha256(fetched / path.name) != wanted:
+                    raise Problem(_wrong_hash(fetched / path.name, wanted, f"{group}:{name}:{version}"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(".part")
+                shutil.copyfile(fetched / path.name, part)
+                part.replace(path)
 
 
 def _wrong_hash(path: Path, wanted: str, what: str = "") -> str:
@@ -216,37 +218,29 @@ def _wrong_hash(path: Path, wanted: str, what: str = "") -> str:
     )
 
 
-def _fetch(java: Path, spark_jars: Path, scratch: Path, group: str, name: str, version: str) -> Path:
-    command = [
-        str(java / "bin" / "java"),
-        "-cp",
-        f"{spark_jars}/*",
-        "org.apache.ivy.Main",
-        "-cache",
-        str(scratch / "cache"),
-        "-dependency",
-        group,
-        name,
-        version,
-        "-notransitive",
-        "-types",
-        "jar",
-        "bundle",
-        "-retrieve",
-        str(scratch / "[artifact]-[revision].[ext]"),
-    ]
-    for attempt in (1, 2, 3):
+def _fetch(java: Path, spark_jars: Path, scratch: Path, jars: list[tuple[str, str, str]]) -> Path:
+    """A folder with the jars, fetched in one run of Ivy: a set at a time, as two sets may differ in a version."""
+    scratch.mkdir()
+    wanted = "".join(
+        f'<dependency org="{group}" name="{name}" rev="{version}" conf="default->master" transitive="false"/>'
+        for group, name, version in jars
+    )
+    (scratch / "ivy.xml").write_text(
+        '<ivy-module version="2.0"><info organisation="sise" module="jars"/>'
+        f'<configurations><conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>'
+    )
+    command = [str(java / "bin" / "java"), "-cp", f"{spark_jars}/*", "org.apache.ivy.Main"]
+    command += ["-cache", str(scratch / "cache"), "-ivy", str(scratch / "ivy.xml"), "-types", "jar", "bundle"]
+    command += ["-retrieve", str(scratch / "[artifact]-[revision].[ext]")]
+    for attempt in (1, 2, 3):  # what has arrived is in the cache, so a second attempt brings the rest
         answer = subprocess.run(command, capture_output=True, text=True)
-        fetched = scratch / f"{name}-{version}.jar"
-        if answer.returncode == 0 and fetched.is_file():
-            return fetched
+        if answer.returncode == 0 and all((scratch / f"{name}-{version}.jar").is_file() for _, name, version in jars):
+            return scratch
         time.sleep(2 * attempt)
-    lines = [
-        line for line in answer.stdout.splitlines() if "UNRESOLVED" in line or "ERROR" in line or "not found" in line
-    ]
+    lines = [line.strip(" :\t") for line in answer.stdout.splitlines() if re.search("UNRESOLVED|ERROR|not found", line)]
     raise Problem(
-        f"{group}:{name}:{version} could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
-        "Is the network there? Run this again: what has arrived is kept."
+        f"{len(jars)} locked jars could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
+        "Is the network there? Then run this again."
     )
 
 

@@ -1,51 +1,30 @@
-"""The command line: ``sise status``, ``sise show …``. Reads the lake through deltalake, without Spark."""
+"""The command line: ``sise status``, ``sise show …``, ``sise services …``. No Spark: deltalake reads the lake."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import date
-from functools import wraps
 from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from sise.errors import InputError, SiseError
 from sise.reader import LakeReader
+from sise.services_cli import services
 from sise.settings import Settings
+from sise.terminal import console, guarded
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into the lake of sise.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into the lake of sise, and run its services.")
 show = typer.Typer(no_args_is_help=True, help="Print rows of a table.")
 app.add_typer(show, name="show")
+app.add_typer(services, name="services")
+_guarded = guarded("reading the lake …")
 _DEFAULT_COLUMNS = ["date", "close", "volume", "sma_20", "sma_60", "rsi_14", "macd_hist", "bb_lower", "bb_upper"]
-
-
-def _console() -> Console:
-    # Piped output is for other programs: one line a row, however wide.
-    return Console(width=None if sys.stdout.isatty() else 240)
-
-
-def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors a person can mend come as one line; anything longer than a moment shows that it works."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        waiting = Console(stderr=True)
-        try:
-            with waiting.status("reading the lake …"):
-                command(*args, **kwargs)
-        except SiseError as problem:
-            waiting.print(f"[red]sise: {escape(str(problem))}[/red]", soft_wrap=True)
-            raise typer.Exit(1) from None
-
-    return run
 
 
 def _number(value: Any) -> str:
@@ -63,7 +42,7 @@ def _print(title: str, rows: pa.Table) -> None:
         table.add_column(field.name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows.to_pylist():
         table.add_row(*[_number(value) for value in row.values()])
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -80,7 +59,7 @@ def status(runs: Annotated[int, typer.Option(help="how many of the last runs to 
         out.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name, rows, version, newest in tables:
         out.add_row(name, f"{rows:,}", str(version), str(newest or ""))
-    _console().print(out)
+    console().print(out)
     if reader.exists("runs"):
         columns = ["started_at", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error"]
         last = reader.rows("runs", columns).sort_by([("started_at", "descending")]).slice(0, runs)
@@ -133,7 +112,7 @@ def watchlist(
         sessions = dict.fromkeys(sessions, wanted)
     picked = [r for r in entries if r["list"] == name and r["date"] == sessions[r["country"]]]
     if not picked:
-        _console().print(f"{name}: no share on {', '.join(f'{c} {d}' for c, d in sorted(sessions.items()))}")
+        console().print(f"{name}: no share on {', '.join(f'{c} {d}' for c, d in sorted(sessions.items()))}")
         return
     picked.sort(key=lambda r: (r["market"], r["rank"]))
     figures = list(dict.fromkeys(k for r in picked for k, _ in _pairs(r["figures"])))

@@ -1,6 +1,6 @@
 """The errors a person can act on: each message names the thing, its value and the remedy."""
 
-__all__ = ["ConfigError", "InputError", "SiseError"]
+__all__ = ["ConfigError", "InputError", "ServiceError", "SiseError"]
 
 
 class SiseError(Exception):
@@ -13,3 +13,7 @@ class ConfigError(SiseError):
 
 class InputError(SiseError):
     """An argument or an input file is wrong."""
+
+
+class ServiceError(SiseError):
+    """Kafka, Redis or PostgreSQL could not be started, reached or stopped."""

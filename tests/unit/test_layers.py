@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,14 @@ def test_no_room_knows_what_stands_above_it(room):
 def test_the_command_line_needs_no_jvm():
     for path in (LIB / "cli.py", LIB / "reader.py", LIB / "settings.py", LIB / "tables.py"):
         assert not {name for name in imports(path) if name.split(".")[0] in {"pyspark", "delta"}}, path
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, sise.cli, sise.ops.services; print(*sys.modules)"],
+        env={**os.environ, "PYTHONPATH": str(LIB.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "kafka" in loaded and not {"pyspark", "delta"} & set(loaded)
 
 
 def test_transforms_open_no_connection():

@@ -38,3 +38,30 @@ def test_the_example_file_names_every_setting():
     text = (CONF / "sise.env.example").read_text(encoding="utf-8")
     for variable, _, _ in Settings.variables():
         assert variable in text
+
+
+def test_a_service_is_the_one_named_or_the_local_one(tmp_path):
+    local = Settings.from_env({"SISE_LOCAL": str(tmp_path), "SISE_KAFKA_PORT": "19092", "SISE_REDIS_PORT": "16379"})
+    assert (local.kafka, local.redis) == ("127.0.0.1:19092", "redis://127.0.0.1:16379/0")
+    with pytest.raises(ConfigError, match=r"password is missing.*make up.*SISE_POSTGRES_URL"):
+        _ = local.postgres
+    local.postgres_password_file.parent.mkdir(parents=True)
+    local.postgres_password_file.write_text("a/b@c\n")
+    assert local.postgres == "postgresql://sise:a%2Fb%40c@127.0.0.1:5432/sise"
+    named = {
+        "SISE_KAFKA": "one:9092, two:9093",
+        "SISE_REDIS_URL": "rediss://u:p@cache:6380/1",
+        "SISE_POSTGRES_URL": "postgres://u:p@db/x",
+    }
+    own = Settings.from_env(named)
+    assert (own.kafka, own.redis, own.postgres) == ("one:9092,two:9093", *list(named.values())[1:])
+    assert "p@" not in repr(own)
+
+
+def test_a_wrong_service_setting_is_named_and_a_password_is_not():
+    wrong = {"SISE_KAFKA": "broker", "SISE_REDIS_URL": "http://u:hush@host", "SISE_REDIS_PORT": "70000"}
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env(wrong)
+    message = str(caught.value)
+    assert "SISE_KAFKA=broker" in message and "SISE_REDIS_PORT=70000" in message
+    assert "SISE_REDIS_URL: it does not start with redis://" in message and "hush" not in message
