@@ -15,6 +15,7 @@ from sise.errors import InputError, SiseError
 from sise.reader import LakeReader
 from sise.services_cli import services
 from sise.settings import Settings
+from sise.signals_cli import add_signal_commands
 from sise.terminal import console, guarded
 
 __all__ = ["app"]
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into th
 show = typer.Typer(no_args_is_help=True, help="Print rows of a table.")
 app.add_typer(show, name="show")
 app.add_typer(services, name="services")
+add_signal_commands(app)
 _guarded = guarded("reading the lake …")
 _DEFAULT_COLUMNS = ["date", "close", "volume", "sma_20", "sma_60", "rsi_14", "macd_hist", "bb_lower", "bb_upper"]
 

@@ -40,8 +40,14 @@ class LakeReader:
             DeltaTable.is_deltatable(f"{self.root}/{name}") if "://" in self.root or Path(self.root).exists() else False
         )
 
-    def rows(self, name: str, columns: Sequence[str] | None = None, where: Sequence[Filter] = ()) -> pa.Table:
-        """The rows that meet every condition (column, operator, value), only these columns."""
+    def rows(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Filter] = (),
+        version: int | None = None,
+    ) -> pa.Table:
+        """The rows that meet every condition (column, operator, value), only these columns; as of ``version``."""
         conditions = [
             pc.field(c) == v if op == "=" else pc.field(c) >= v if op == ">=" else pc.field(c) <= v
             for c, op, v in where
@@ -49,9 +55,10 @@ class LakeReader:
         expression = None
         for condition in conditions:
             expression = condition if expression is None else expression & condition
-        return (
-            self.open(name).to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=expression)
-        )
+        opened = self.open(name)
+        if version is not None:
+            opened.load_as_version(version)
+        return opened.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=expression)
 
     def country_of(self, symbol: str, name: str) -> str:
         """Which country's share ``symbol`` is, by the rows of a table; an error where it is none's or both's."""

@@ -251,8 +251,8 @@ class _Run:
         parts = [] if rows is None else [rebased(self._live(rows), self.actions, as_of, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
-            done = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
-            parts.append(kept if done is None else kept.join(done, on=_SHARE, how="left_anti"))
+            new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
+            parts.append(kept if new is None else kept.join(new, on=_SHARE, how="left_anti"))
         live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
         hours = {c: self.calendars[c].hours(day) for c, day in valid.items()}
         session = {

@@ -36,7 +36,7 @@ def compute_ingredients(registry: Registry, bars: Mapping[str, np.ndarray], coun
             found.append(np.full(count, 0.0 if what == "sum" else np.nan))
         else:
             windows = _last_windows(bars[source[kind]], int(period) - 1, count)
-            found.append({"sum": np.sum, "max": np.max, "min": np.min}[what](windows, axis=1))
+            found.append(windows.sum(axis=1) if what == "sum" else getattr(windows, what)(axis=1))
     return np.column_stack(found) if found else np.empty((count, 0))
 
 

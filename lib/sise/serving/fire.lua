@@ -9,13 +9,13 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local fired = {}
 
 local function text_of(raw, name)  -- a number as it was written: cjson would round it
-  return string.match(raw, '"' .. name .. '":(%-?[%d%.eE+-]+)')
+  return string.match(raw, '"' .. name .. '":%s*(%-?[%d%.eE+-]+)')
 end
 
 local function fire(raw, r, share, rule, number)
   local id = share .. ':' .. rule .. ':' .. r.session .. ':' .. number
   local price, timestamp = text_of(raw, 'price'), text_of(raw, 'timestamp')
-  local indicators = string.match(raw, '"indicators":(%b{})')
+  local indicators = string.match(raw, '"indicators":%s*(%b{})')
   local signal = {
     'id', id, 'signal_type', rule, 'country', r.country, 'market', r.market or '', 'symbol', r.symbol,
     'session', r.session, 'timestamp', timestamp, 'trigger_price', price, 'indicators', indicators,

@@ -63,7 +63,7 @@ class LatestPrices:
             if not moves:
                 continue
             best, worst = float(best or 0.0), float(worst or 0.0)
-            values = {
+            values: Any = {
                 "last_price": repr(row["price"]),
                 "pnl": repr(sign * (row["price"] / float(trigger) - 1)),
                 "best": repr(max(best, *moves)),

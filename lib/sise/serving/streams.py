@@ -78,6 +78,7 @@ class Detection:
     settings: Settings
     trigger: str
     checkpoints: Path
+    checkpoint_seconds: int = 300  # real-time mode: what a crash replays, and when new tables are read
 
     def start(self) -> None:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
@@ -92,7 +93,7 @@ class Detection:
         ensure_topics(self.settings)
         if self.trigger == "realtime":
             context = self.spark.sparkContext
-            check_slots(context.master, context.defaultParallelism, partitions_of(self.settings))
+            check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
         self._note_rules()
         self.prices = LatestPrices(connect(self.settings), self.settings)
         self.query = self._start_detection()
@@ -177,7 +178,7 @@ class Detection:
                 .option("kafka.linger.ms", "0")
                 .options(**writer_options)
                 .outputMode("update")
-                .trigger(realTime="5 minutes")
+                .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
                 .start()
             )
         batches = _MicroBatches(self)

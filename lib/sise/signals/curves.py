@@ -21,7 +21,7 @@ def load_curves(path: Path) -> dict[str, Curve]:
     """By country, rising points (part of the session, part of its volume) from 0, 0 to 1, 1."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        curves = {
+        curves: dict[str, Curve] = {
             country: [(float(x), float(y)) for x, y in points]
             for country, points in content.items()
             if country != "about"

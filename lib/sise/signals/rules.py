@@ -58,7 +58,16 @@ class Expression:
 
     def check(self, known: tuple[str, ...]) -> None:
         """Raises ConfigError for an unknown name, or anything but arithmetic and comparisons."""
-        allowed = (ast.BinOp, ast.UnaryOp, ast.Name, ast.Constant, ast.Compare, ast.BoolOp, ast.Load, ast.And)
+        allowed: tuple[type[ast.AST], ...] = (
+            ast.BinOp,
+            ast.UnaryOp,
+            ast.Name,
+            ast.Constant,
+            ast.Compare,
+            ast.BoolOp,
+            ast.Load,
+            ast.And,
+        )
         allowed += (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
         for node in ast.walk(self._tree):
             if not isinstance(node, allowed) or (
@@ -224,7 +233,9 @@ def _parse(name: str, entry: Any, known: tuple[str, ...]) -> LiveRule:
         name,
         entry["measure"],
         entry["fires"],
-        *(float(numbers[key]) for key in ("at", "relaxed", "watch")),
+        float(numbers["at"]),
+        float(numbers["relaxed"]),
+        float(numbers["watch"]),
         entry.get("requires", ""),
         float(entry.get("cooldown_minutes", LiveRule.cooldown_minutes)),
         float(entry.get("not_before_minutes", LiveRule.not_before_minutes)),

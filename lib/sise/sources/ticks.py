@@ -23,7 +23,8 @@ Tick = dict[str, Any]
 class TickFeed(Protocol):
     """A source of ticks, in the order of their ``clock``."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def ticks(self) -> Iterator[Tick]: ...
 

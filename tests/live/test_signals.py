@@ -1,0 +1,370 @@
+"""Ticks through real Kafka and Redis: exactly what must fire fires, once, whatever dies on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+import redis
+
+from sise.errors import SiseError
+from sise.indicators.compute import compute_indicators
+from sise.lake import Lake
+from sise.ops.services import start, stop
+from sise.reader import LakeReader
+from sise.serving.feeds import eligible_rows, produce
+from sise.serving.kafka import consumer, ensure_topics, producer, send_all
+from sise.serving.relay import relay
+from sise.serving.signals import SignalStore, connect
+from sise.serving.streams import check_slots
+from sise.settings import Settings
+from sise.signals.curves import load_curves
+from sise.signals.rules import LiveRules
+from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
+from sise.sources.labelled import TestFeed
+from tests.builders import walk
+from tests.conftest import CONF, HERE
+from tests.spark.test_compute import load, prices
+
+SHARES = [f"A{n:02}" for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def lake_root(spark, registry, calendars, roomy) -> str:
+    days = calendars["KR"].between(date(2023, 1, 2), date(2024, 12, 30))[:262]
+    root = roomy / "signals-lake"
+    lake = Lake(spark, str(root), registry.extra_columns)
+    rows = [r for n, s in enumerate(SHARES) for r in walk(s, days, prices(n, 262), volume=1000.0 + n)]
+    load(lake, rows)
+    compute_indicators(spark, lake, registry, calendars)
+    return str(root)
+
+
+@pytest.fixture
+def live(services: Settings, lake_root, roomy, tmp_path) -> Settings:
+    """The shared services with topics, keys, conf and checkpoints of one test's own."""
+    name = f"t{time.time_ns()}"
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    settings = dataclasses.replace(
+        services, lake=lake_root, conf=conf, topic_prefix=f"{name}-", redis_prefix=f"{name}:", partitions=2
+    )
+    ensure_topics(settings)
+    return settings
+
+
+def environment(settings: Settings, checkpoints: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SISE_LAKE": settings.lake,
+        "SISE_CONF": str(settings.conf),
+        "SISE_KAFKA": settings.kafka,
+        "SISE_REDIS_URL": settings.redis,
+        "SISE_TOPIC_PREFIX": settings.topic_prefix,
+        "SISE_REDIS_PREFIX": settings.redis_prefix,
+        "SISE_LOCAL": str(checkpoints),
+        "SISE_MASTER": "local[4]",
+    }
+
+
+class Job:
+    """A job in a process group of its own, killed at the end if it still lives."""
+
+    def __init__(self, command: list[str], env: dict[str, str], log: Path):
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command, cwd=HERE, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def wait_for(self, words: str, seconds: float = 240) -> None:
+        until(lambda: words in self.log.read_text(errors="replace") or self.process.poll() is not None, seconds)
+        assert words in self.log.read_text(errors="replace"), self.log.read_text(errors="replace")[-3000:]
+
+    def kill(self) -> None:
+        """As a power cut: every process of the job at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+@pytest.fixture
+def run_job(tmp_path) -> Iterator[Callable[..., Job]]:
+    jobs = []
+
+    def run(settings: Settings, *command: str) -> Job:
+        log = tmp_path / f"job-{len(jobs)}.log"
+        jobs.append(Job(list(command), environment(settings, tmp_path), log))
+        return jobs[-1]
+
+    yield run
+    for job in jobs:
+        job.kill()
+
+
+def detect(trigger: str, *more: str) -> list[str]:
+    return ["./spark-submit.sh", "jobs/detect_signals.py", "--trigger", trigger, *more]
+
+
+RELAY = [".venv/bin/python", "jobs/relay_signals.py"]
+
+
+def until(done: Callable[[], bool], seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if done():
+            return True
+        time.sleep(0.2)
+    return done()
+
+
+def messages(settings: Settings, topic: Topic, quiet: float = 1.5) -> list[dict]:
+    """Everything in a topic so far."""
+    reader = consumer(settings, [topic], None)
+    found, last = [], time.monotonic()
+    while time.monotonic() - last < quiet:
+        for batch in reader.poll(300).values():
+            found += [json.loads(message.value) for message in batch]
+            last = time.monotonic()
+    reader.close()
+    return found
+
+
+def labelled(settings: Settings, registry, count: int, seed: int, prob: float = 0.6) -> set[tuple[str, str]]:
+    """Sends labelled ticks; what must fire: (symbol, rule)."""
+    rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
+    states = eligible_rows(LakeReader(settings.lake))
+    half = [s for n, s in enumerate(states) if n % 3 == seed % 3]  # each call has shares of its own
+    feed = TestFeed(
+        registry, rules, load_curves(settings.conf_file("volume_curves.json")), half, 0.02, prob, count, seed
+    )
+    sent: list[dict] = []
+    ticks = feed.ticks
+
+    class Recording:
+        name = "test"
+
+        def ticks(self):
+            for tick in ticks():
+                sent.append(tick)
+                yield tick
+
+    produce(Recording(), settings, lambda: False)
+    return {(t["symbol"], rule) for t in sent for rule in t.get("label", "").split(",") if rule}
+
+
+def fired(settings: Settings) -> list[tuple[str, str]]:
+    client = connect(settings)
+    rows = client.xrange(f"{settings.redis_prefix}signals")
+    found = [json.loads(row[b"signal"]) for _, row in rows]
+    return [(s["symbol"], s["signal_type"]) for s in found]
+
+
+def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, run_job):
+    """Real-time detection and two relay members; both kinds are killed with ticks on the way."""
+    detection = run_job(live, *detect("realtime", "--checkpoint-seconds", "30"))
+    relays = [run_job(live, *RELAY) for _ in range(2)]
+    detection.wait_for("watching with rules")
+    wanted = labelled(live, registry, 20, 0)
+    assert wanted and until(lambda: set(fired(live)) >= wanted, 90), "the first ones fire"
+    sender = producer(live)
+    bad = [b"{", b'{"country":"KR"}', json.dumps({"country": "KR", "symbol": "A01", "price": -1}).encode()]
+    send_all(sender, topic_of(TICKS, live.topic_prefix), [(b"KR:A01", value) for value in bad])
+    wanted |= labelled(live, registry, 20, 1)
+    detection.kill()
+    relays[0].kill()
+    wanted |= labelled(live, registry, 20, 2)  # nobody detects just now
+    detection = run_job(live, *detect("realtime", "--checkpoint-seconds", "30"))
+    relays[1].kill()
+    detection.wait_for("watching with rules")
+    run_job(live, *RELAY)
+    assert until(lambda: set(fired(live)) >= wanted, 120), wanted - set(fired(live))
+    time.sleep(3)
+    got = fired(live)
+    assert len(got) == len(set(got)) and set(got) == wanted, "none lost, none doubled, none that was not true"
+    published = messages(live, SIGNALS)
+    assert {(s["symbol"], s["signal_type"]) for s in published} == wanted
+    assert {s["id"] for s in published} == {f"KR:{a}:{b}:{published[0]['session']}:1" for a, b in wanted}
+    reasons = {letter["message"]: letter["reason"] for letter in messages(live, DEAD)}
+    assert set(reasons) == {value.decode() for value in bad}
+    client = connect(live)
+    assert client.hlen(f"{live.redis_prefix}outbox") == 0
+    symbol, rule = next(iter(wanted))
+    key = f"{live.redis_prefix}signal:KR:{symbol}:{rule}:{published[0]['session']}:1"
+    assert 0 < client.ttl(key) <= live.signal_ttl_seconds
+    assert client.exists(f"{live.redis_prefix}price:KR:{symbol}")
+    assert until(lambda: client.hexists(key, "pnl"), 10)
+    detection.process.terminate()
+
+
+def test_micro_batches_take_up_new_thresholds_and_a_new_state(live, registry, calendars, spark, run_job, tmp_path):
+    copy = tmp_path / "lake"
+    shutil.copytree(live.lake, copy)
+    live = dataclasses.replace(live, lake=str(copy))
+    detection = run_job(live, *detect("micro-batch"))
+    detection.wait_for("watching with rules")
+    wanted = labelled(live, registry, 15, 0)
+    assert until(lambda: set(fired(live)) >= wanted, 90)
+    # a threshold changes while it runs: what fires now is what the new one says
+    path = live.conf_file("watchlists.json")
+    path.write_text(
+        path.read_text().replace('"fires": "<", "at": 30, "relaxed": 32', '"fires": "<", "at": 20, "relaxed": 25')
+    )
+    detection.wait_for("taken up with the next batch", 30)
+    wanted |= labelled(live, registry, 15, 1)
+    assert until(lambda: set(fired(live)) >= wanted, 60)
+    # a new session: the state moves on, its ticks count, those of the old session do not
+    lake = Lake(spark, live.lake, registry.extra_columns)
+    last = lake.read("live_state").first()
+    rows = [
+        r for n, s in enumerate(SHARES) for r in walk(s, [last["valid_session"]], [prices(n, 262)[-1]], volume=1000.0)
+    ]
+    load(lake, rows)
+    compute_indicators(spark, lake, registry, calendars)
+    again = labelled(live, registry, 15, 2)
+    session = str(LakeReader(live.lake).rows("live_state", ["valid_session"])["valid_session"][0])
+    assert until(lambda: {k for k in fired(live)} >= again, 60)
+    got = [s for s in messages(live, SIGNALS) if s["session"] == session]
+    assert {(s["symbol"], s["signal_type"]) for s in got} == again
+    assert not messages(live, DEAD)
+
+
+def test_the_relay_waits_for_redis_and_loses_nothing(alone, lake_root, registry, roomy):
+    """Redis is stopped with records in Kafka, and comes back half a minute later."""
+    settings = dataclasses.replace(alone, lake=lake_root, conf=CONF, partitions=1)
+    start(settings, ("kafka", "redis"))
+    ensure_topics(settings)
+    records = [record("A01", n, ["rsi_oversold"] if n % 2 == 0 else []) for n in range(200)]
+    sender = producer(settings)
+    send_all(sender, topic_of(RULES, ""), [(b"KR:A01", r) for r in records[:100]])
+    relay(settings, registry, lambda: False, idle_seconds=2)
+    assert len(fired(settings)) == 50
+    send_all(sender, topic_of(RULES, ""), [(b"KR:A01", r) for r in records[100:]])
+    import threading
+
+    done: list[dict] = []
+    ready = threading.Event()
+    connect(settings)
+
+    def run() -> None:
+        done.append(relay(settings, registry, ready.is_set, idle_seconds=None))
+
+    worker = threading.Thread(target=run, daemon=True)
+    stop(settings, ("redis",))
+    with pytest.raises(SiseError, match="make up"):
+        connect(settings)
+    start(settings, ("redis",))
+    worker.start()
+    time.sleep(0.5)
+    stop(settings, ("redis",))
+    time.sleep(8)
+    start(settings, ("redis",))
+    assert until(lambda: len(fired(settings)) == 100, 60)
+    ready.set()
+    worker.join(20)
+    ids = [s["id"] for s in messages(settings, SIGNALS)]
+    assert len(set(ids)) == 100, "every signal is in Kafka as well"
+    assert [int(i.rsplit(":", 1)[1]) for i in ids] == sorted(int(i.rsplit(":", 1)[1]) for i in ids)
+
+
+def record(
+    symbol: str, offset: int, relaxed: list[str], strict: list[str] | None = None, timestamp: int | None = None, **other
+):
+    value = {
+        "country": "KR",
+        "symbol": symbol,
+        "market": "KOSPI",
+        "price": 1000.1,
+        "day_volume": 10,
+        "timestamp": 1_700_000_000_000 + offset if timestamp is None else timestamp,
+        "session": "2024-01-31",
+        "relaxed": relaxed,
+        "strict": relaxed if strict is None else strict,
+        "indicators": {"rsi_14": 29.123456789012345},
+        "partition": 0,
+        "offset": offset,
+        "received": 1,
+        "as_of": "2024-01-30",
+        "version": "v1",
+    }
+    return json.dumps(value | other).encode()
+
+
+@pytest.fixture
+def store(live) -> SignalStore:
+    return SignalStore(connect(live), live, "epoch")
+
+
+@pytest.fixture
+def rules(registry) -> LiveRules:
+    return LiveRules.load(CONF / "watchlists.json", registry)
+
+
+RSI = ["rsi_oversold"]
+
+
+def test_a_rule_fires_on_the_edge_and_once(store, rules):
+    assert store.fire([record("A", 1, RSI, [])], rules) == []  # relaxed only: not strict yet
+    assert len(store.fire([record("A", 2, RSI)], rules)) == 1
+    assert store.fire([record("A", 3, RSI), record("A", 4, RSI, []), record("A", 5, RSI)], rules) == []
+    [again] = store.fire([record("A", 6, []), record("A", 7, RSI)], rules)
+    assert json.loads(again)["id"] == "KR:A:rsi_oversold:2024-01-31:2"
+
+
+def test_the_cooldown_counts_event_time_since_the_last_relaxed_record(store, rules):
+    minute = 60_000
+    assert len(store.fire([record("A", 1, RSI, timestamp=0)], rules)) == 1
+    assert not store.fire([record("A", 2, RSI, timestamp=59 * minute)], rules)
+    assert not store.fire([record("A", 3, RSI, timestamp=118 * minute)], rules), "seen 59 minutes ago"
+    assert len(store.fire([record("A", 4, RSI, timestamp=179 * minute)], rules)) == 1
+
+
+def test_offsets_seen_before_change_nothing_and_a_new_topic_starts_anew(store, rules, live):
+    batch = [record("A", n, RSI if n % 2 else []) for n in range(10)]
+    first = store.fire(batch, rules)
+    before = store.client.hgetall(f"{live.redis_prefix}armed:KR:A")
+    assert len(first) == 5 and store.fire(batch, rules) == [] and store.fire(batch[3:], rules) == []
+    assert store.client.hgetall(f"{live.redis_prefix}armed:KR:A") == before
+    other = SignalStore(store.client, live, "another")
+    assert len(other.fire([record("A", 0, []), record("A", 1, RSI)], rules)) == 1
+
+
+def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
+    hostile = '"},"price":1,"x":{"' + "<script>alert(1)</script>"
+    [text] = store.fire([record("A", 1, RSI, label=hostile)], rules)
+    found = json.loads(text)
+    assert found["trigger_price"] == 1000.1 and found["indicators"]["rsi_14"] == 29.123456789012345
+    assert found["label"] == hostile
+    [active] = store.active()
+    assert active["trigger_price"] == "1000.1" and active["label"] == hostile
+
+
+def test_what_died_before_kafka_is_published_later(store, rules):
+    signals = store.fire([record("A", 1, RSI)], rules)
+    assert store.unpublished() == signals  # the process dies here, and comes again:
+    assert store.fire([record("A", 1, RSI)], rules) == []
+    store.published(store.unpublished())
+    assert store.unpublished() == []
+
+
+def test_too_few_slots_are_refused():
+    check_slots("local[6]", 6, 4)
+    with pytest.raises(SiseError, match=r"SISE_MASTER='local\[6\]'"):
+        check_slots("local[2]", 2, 4)
+
+
+def test_redis_away_is_said_without_the_password():
+    settings = dataclasses.replace(Settings(), redis_url="redis://me:secret@127.0.0.1:1/0")
+    with pytest.raises(SiseError, match="make up") as problem:
+        connect(settings)
+    assert "secret" not in str(problem.value)
+    assert isinstance(problem.value.__cause__, redis.exceptions.ConnectionError)
