@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up down test lint bench history notebook clean
+.PHONY: help setup demo up down test lint bench bench-live history notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/	/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/	/' | expand -t 12
 
 setup: ## Java, .venv, locked jars
 	@$(PYTHON) tools/bootstrap.py setup
@@ -30,6 +30,9 @@ lint: setup ## ruff and mypy
 
 bench: setup ## full rebuild and the day beside polars, DuckDB, TA-Lib and pandas
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python bench/batch.py $(BENCH_ARGS)
+
+bench-live: setup ## latency from tick to signal, and the highest rate that is sustained
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" PYTHONPATH=. $(BIN)/python bench/live.py $(BENCH_ARGS)
 
 history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:18080
 	@mkdir -p .local/spark-events && echo "history server: http://127.0.0.1:18080 (Ctrl-C ends it)"

@@ -16,16 +16,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from demo_live import live, live_settings, services
+
 HERE = Path(__file__).resolve().parent.parent
 LAKE = HERE / ".local" / "demo" / "lake"
 SOURCE = ["--source", "sample", "--symbols"]
 console = Console(stderr=True)
 
 
-def run(title: str, job: str, *arguments: str) -> dict:
+def run(title: str, job: str, *arguments: str, environment: dict[str, str] | None = None) -> dict:
     """Starts a job through spark-submit.sh and returns its JSON line."""
     console.print(f"[bold]{title}[/bold]\n  ./spark-submit.sh jobs/{job} {' '.join(arguments)}")
-    environment = {**os.environ, "SISE_LAKE": str(LAKE), "SISE_TODAY": "2026-01-02"}
+    environment = {**os.environ, "SISE_LAKE": str(LAKE), "SISE_TODAY": "2026-01-02", **(environment or {})}
     with console.status("running …"):
         done = subprocess.run(
             [HERE / "spark-submit.sh", HERE / "jobs" / job, *arguments], env=environment, capture_output=True, text=True
@@ -80,6 +84,11 @@ def main() -> int:
         problems, lists["rows_out"] > 0 and lists["details"]["lists"]["top_market_cap"] > 0, "the watchlists are empty"
     )
     check(problems, not quality["details"]["checks"].get("jump"), "the sample market has an unexplained jump")
+    environment = live_settings(LAKE)
+    with services(environment):
+        signals = live(console, environment, problems)
+        archived = run("10. The signals into the lake", "archive_signals.py", environment=environment)
+        check(problems, archived["rows_out"] == signals["signals"], "not every signal is in the archive")
     console.print()
     shown = {**os.environ, "SISE_LAKE": str(LAKE)}
     sise = HERE / ".venv" / "bin" / "sise"
@@ -94,7 +103,8 @@ def main() -> int:
     rows = prices["rows_out"] + new["rows_out"]
     console.print(
         f"[green]demo: all is well: {count} shares, {rows:,} bars, {lists['rows_out']} entries on "
-        f"{len(lists['details']['lists'])} watchlists, in {seconds:.0f} s[/green]"
+        f"{len(lists['details']['lists'])} watchlists, {signals['signals']} signals from {signals['ticks']} ticks, "
+        f"in {seconds:.0f} s[/green]"
     )
     if not args.headless:
         console.print(f"Look around: SISE_LAKE={LAKE} .venv/bin/sise status · make history · make notebook")
