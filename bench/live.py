@@ -62,7 +62,7 @@ def make_lake(root: Path, symbols: int) -> None:
 
 
 class Load:
-    """Ticks as bytes: most shares at a quiet price; each ACTIVE-th alternates between inside a rule and just outside."""
+    """Ticks as bytes: most shares at a quiet price, each ACTIVE-th goes into a rule and out of it."""
 
     def __init__(self, settings: Settings):
         rules = LiveRules.load(settings.conf_file("watchlists.json"), REGISTRY)

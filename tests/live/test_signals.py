@@ -23,6 +23,7 @@ from sise.ops.services import start, stop
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows, produce
 from sise.serving.kafka import consumer, ensure_topics, producer, send_all
+from sise.serving.prices import LatestPrices
 from sise.serving.relay import relay
 from sise.serving.signals import SignalStore, connect
 from sise.serving.streams import check_slots
@@ -202,7 +203,7 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, 
     key = f"{live.redis_prefix}signal:KR:{symbol}:{rule}:{published[0]['session']}:1"
     assert 0 < client.ttl(key) <= live.signal_ttl_seconds
     assert client.exists(f"{live.redis_prefix}price:KR:{symbol}")
-    assert until(lambda: client.hexists(key, "pnl"), 10)
+    assert float(client.hget(key, "pnl")) == 0
     detection.process.terminate()
 
 
@@ -346,6 +347,28 @@ def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
     assert found["label"] == hostile
     [active] = store.active()
     assert active["trigger_price"] == "1000.1" and active["label"] == hostile
+
+
+def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, live):
+    [long] = store.fire([record("A", 10, RSI)], rules)
+    [short] = store.fire([record("B", 10, ["rsi_overbought"])], rules)
+    at = json.loads(long)["timestamp"]
+    prices = LatestPrices(store.client, live)
+
+    def row(symbol, *ticks):
+        newest = {"country": "KR", "symbol": symbol, "price": ticks[-1][1], "timestamp": ticks[-1][0], "day_volume": 5}
+        return newest | {"ticks": [{"timestamp": when, "price": price} for when, price in ticks]}
+
+    prices.write(
+        [row("A", (at - 1, 1.0), (at + 1, 1100.11), (at + 2, 900.09), (at + 3, 1050.105)), row("B", (at + 1, 900.09))]
+    )
+    found = {signal["symbol"]: signal for signal in store.active()}
+    assert [float(found["A"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.05, 0.1, -0.1])
+    assert [float(found["B"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, 0.0])
+    prices.write([row("A", (at + 4, 1000.1))])
+    assert float(store.active()[0]["best"]) == pytest.approx(0.1) and found["A"]["last_price"] == "1050.105"
+    stored = store.client.hgetall(f"{live.redis_prefix}price:KR:A")
+    assert stored[b"price"] == b"1000.1" and abs(int(stored[b"written"]) / 1000 - time.time()) < 30
 
 
 def test_what_died_before_kafka_is_published_later(store, rules):

@@ -32,7 +32,7 @@ local function fire(raw, r, share, rule, number)
   end
   local json = '{' .. table.concat(parts, ',') .. '}'
   local key = P .. 'signal:' .. id
-  redis.call('HSET', key, unpack(signal))
+  redis.call('HSET', key, 'last_price', price, 'pnl', '0', 'best', '0', 'worst', '0', unpack(signal))
   redis.call('EXPIRE', key, ttl)
   redis.call('ZADD', P .. 'signals:active', math.floor(now / 1000) + ttl, id)
   redis.call('XADD', P .. 'signals', 'MAXLEN', '~', keep, '*', 'id', id, 'signal', json)

@@ -59,13 +59,13 @@ class LatestPrices:
                 continue  # its time is over
             row = by_share[":".join(name.split(":")[:2])]
             sign = -1.0 if rule.decode() in SHORT else 1.0
-            moves = [sign * (price / float(trigger) - 1) for at, price in _pairs(row["ticks"]) if at >= int(since)]
+            moves = [sign * (price / float(trigger) - 1) + 0.0 for at, price in _pairs(row["ticks"]) if at >= int(since)]
             if not moves:
                 continue
             best, worst = float(best or 0.0), float(worst or 0.0)
             values: Any = {
                 "last_price": repr(row["price"]),
-                "pnl": repr(sign * (row["price"] / float(trigger) - 1)),
+                "pnl": repr(sign * (row["price"] / float(trigger) - 1) + 0.0),
                 "best": repr(max(best, *moves)),
                 "worst": repr(min(worst, *moves)),
             }
