@@ -1,0 +1,1 @@
+"""Signals: what fired, and what a trade on it would have made."""
