@@ -134,6 +134,10 @@ class Calendar:
         """The session ``count`` sessions before the last one on or before ``day`` (0: that one itself)."""
         return self.days[max(0, self._at(day) - 1 - count)]
 
+    def after(self, day: date, count: int) -> date:
+        """The session ``count`` sessions after the last one on or before ``day``, or the last one known."""
+        return self.days[min(len(self.days), self._at(day) + count) - 1]
+
     def between(self, start: date, end: date) -> list[date]:
         """Sessions from ``start`` to ``end``, both included."""
         return list(self.days[self._at(start - timedelta(days=1)) : self._at(end)])

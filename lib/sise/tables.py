@@ -14,6 +14,24 @@ __all__ = ["TABLES", "Table", "table"]
 
 _SHARE = "country IN ('KR', 'US') AND length(symbol) > 0"
 _MARKET = "market IN ('KOSPI', 'KOSDAQ', 'NASDAQ', 'NYSE')"
+# What signals/performance.py says about an entry, and signals/summary.py about many.
+_EVALUATION = {
+    "entry_date": "date",
+    "entry_price": "double",
+    "no_entry": "string",
+    **{f"{what}_{n}": "double" for n in (1, 5, 20) for what in ("return", "market_return", "excess")},
+    **{f"exit_{n}": "string" for n in (1, 5, 20)},
+    "mfe": "double",
+    "mae": "double",
+    "suspect": "boolean",
+    "until": "date",
+    "complete": "boolean",
+}
+_FIGURES = {
+    **dict.fromkeys(("signals", "cases", "open", "no_entry", "suspect", "market_cases"), "bigint"),
+    **dict.fromkeys(("hit_rate", "mean", "median", "spread", "best", "worst"), "double"),
+    **dict.fromkeys(("mean_market", "mean_excess", "mean_mfe", "mean_mae"), "double"),
+}
 
 
 @dataclass(frozen=True)
@@ -267,29 +285,62 @@ _TABLES = [
             "label": "string",
         },
         key=("signal_id",),
-        cluster=("session", "symbol"),
         checks={"id_given": "length(signal_id) > 0", "price_positive": "trigger_price > 0"},
         made_by="jobs/archive_signals.py",
     ),
+    # A row for each signal: what a trade on it would have made. Returns are fractions in the rule's direction.
     Table(
         "signal_performance",
         {
             "signal_id": "string",
+            "rule": "string",
+            "country": "string",
+            "market": "string",
+            "symbol": "string",
+            "session": "date",
+            "direction": "string",
+            "rule_version": "string",
+            **_EVALUATION,
             "evaluated_on": "date",
-            "entry_date": "date",
-            "entry_price": "double",
-            "return_1": "double",
-            "return_5": "double",
-            "return_20": "double",
-            "market_return_1": "double",
-            "market_return_5": "double",
-            "market_return_20": "double",
-            "best": "double",
-            "worst": "double",
         },
         key=("signal_id",),
-        checks={"id_given": "length(signal_id) > 0"},
-        made_by="the signals' evaluation",
+        checks={
+            "id_given": "length(signal_id) > 0",
+            "direction_known": "direction IN ('long', 'short')",
+            "entry_after_signal": "entry_date > session",
+            "entry_or_reason": "entry_date IS NULL OR no_entry IS NULL",
+        },
+        stamps=("evaluated_on",),
+        made_by="jobs/track_signals.py",
+    ),
+    # 'ALL' stands for every market and every month; horizon in sessions.
+    Table(
+        "signal_summary",
+        {"rule": "string", "market": "string", "month": "string", "horizon": "int", **_FIGURES},
+        key=("rule", "market", "month", "horizon"),
+        checks={"cases_counted": "cases >= 0 AND cases <= signals"},
+        made_by="jobs/track_signals.py",
+    ),
+    Table(
+        "backtests",
+        {
+            "backtest_id": "string",
+            "rule": "string",
+            "when": "string",
+            "direction": "string",
+            "every_bar": "boolean",
+            "rule_version": "string",
+            "first_session": "date",
+            "last_session": "date",
+            "versions": "map<string,bigint>",
+            "market": "string",
+            "month": "string",
+            "horizon": "int",
+            **_FIGURES,
+        },
+        key=("backtest_id", "market", "month", "horizon"),
+        checks={"id_given": "length(backtest_id) = 16", "cases_counted": "cases >= 0 AND cases <= signals"},
+        made_by="jobs/backtest_rule.py",
     ),
     Table(
         "runs",

@@ -353,7 +353,7 @@ def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, liv
     [long] = store.fire([record("A", 10, RSI)], rules)
     [short] = store.fire([record("B", 10, ["rsi_overbought"])], rules)
     at = json.loads(long)["timestamp"]
-    prices = LatestPrices(store.client, live)
+    prices = LatestPrices(store.client, live, lambda: rules)
 
     def row(symbol, *ticks):
         newest = {"country": "KR", "symbol": symbol, "price": ticks[-1][1], "timestamp": ticks[-1][0], "day_volume": 5}

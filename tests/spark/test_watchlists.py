@@ -12,7 +12,8 @@ from sise.errors import ConfigError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.watchlists.rules import load_lists, load_rules
-from sise.watchlists.scan import scan_watchlists, session_shares
+from sise.watchlists.scan import scan_watchlists
+from sise.watchlists.universe import session_shares
 from tests.builders import bar, put, share
 from tests.conftest import CONF
 

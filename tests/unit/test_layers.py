@@ -19,9 +19,10 @@ FORBIDDEN = {
     "tables": {"lake", "prices", "indicators", "watchlists", "sources", "ops"},
     "lake": {"prices", "indicators", "watchlists", "sources", "ops"},
     "sources": {"lake", "prices", "indicators", "watchlists"},
-    "prices": {"indicators", "watchlists"},
-    "indicators": {"watchlists", "sources"},
-    "watchlists": {"sources"},
+    "prices": {"indicators", "watchlists", "signals"},
+    "indicators": {"watchlists", "signals", "sources"},
+    "watchlists": {"signals", "sources"},
+    "signals": {"sources"},
     "reader": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
     "cli": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
 }

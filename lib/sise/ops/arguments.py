@@ -14,7 +14,7 @@ from sise.sources.base import Request, Source
 if TYPE_CHECKING:
     from sise.ops.job import Context
 
-__all__ = ["add_source", "iso_date", "request_of", "source_of"]
+__all__ = ["add_source", "iso_date", "market_names", "request_of", "source_of"]
 
 
 def iso_date(text: str) -> date:
@@ -24,7 +24,7 @@ def iso_date(text: str) -> date:
         raise argparse.ArgumentTypeError(str(problem)) from problem
 
 
-def _markets(text: str) -> list[str]:
+def market_names(text: str) -> list[str]:
     names = [normal_market(name) for name in text.split(",") if name.strip()]
     if names == ["ALL"]:
         return []
@@ -41,7 +41,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, choices=["sample", "files"], help="where the data comes from")
     parser.add_argument(
         "--market",
-        type=_markets,
+        type=market_names,
         default=[],
         metavar="M[,M]",
         help=f"{', '.join(MARKETS)} or ALL (default); with --source files the market of every symbol",

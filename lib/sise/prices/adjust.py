@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 
 from pyspark.sql import Column, DataFrame
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sise.columns import by_country
 
-__all__ = ["adjusted_prices", "product_of", "with_actions", "with_adjustment"]
+__all__ = ["adjusted_prices", "applied_of", "product_of", "with_actions", "with_adjustment"]
 
 _PRICES = ("open", "high", "low", "close")
 
@@ -51,17 +51,24 @@ def with_actions(prices: DataFrame, actions: DataFrame, as_of: date | Mapping[st
 
 def product_of(array: str, date_column: str = "date", basis_column: str = "basis") -> Column:
     """Π factor over the actions in ``array`` that a bar of that date and basis still lacks, in order of ex-date."""
+    return _product(array, date_column, lambda action: ~_applied(action, basis_column))
+
+
+def applied_of(array: str, date_column: str = "date", basis_column: str = "basis") -> Column:
+    """Π factor over the later actions that a bar of that date and basis already has: the price as it was traded on
+    its own day is the stored one ÷ this."""
+    return _product(array, date_column, lambda action: _applied(action, basis_column))
+
+
+def _applied(action: Column, basis_column: str) -> Column:
+    told = action["applied_by_source"]
+    return F.when(told.isNotNull(), told).otherwise(action["ex_date"] <= F.col(basis_column))
+
+
+def _product(array: str, date_column: str, counts: Callable[[Column], Column]) -> Column:
     return F.when(F.col(array).isNull(), F.lit(1.0)).otherwise(
         F.aggregate(
-            F.filter(
-                array,
-                lambda a: (
-                    (a["ex_date"] > F.col(date_column))
-                    & F.when(a["applied_by_source"].isNotNull(), ~a["applied_by_source"]).otherwise(
-                        a["ex_date"] > F.col(basis_column)
-                    )
-                ),
-            ),
+            F.filter(array, lambda a: (a["ex_date"] > F.col(date_column)) & counts(a)),
             F.lit(1.0),
             lambda product, a: product * a["factor"],
         )

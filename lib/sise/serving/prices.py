@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -11,18 +11,19 @@ import redis
 from sise.console import tell
 from sise.serving.signals import patiently
 from sise.settings import Settings
+from sise.signals.rules import LiveRules
 
 __all__ = ["LatestPrices"]
 
-SHORT = {"rsi_overbought", "bollinger_upper_touch", "dead_cross"}
+_KEEP = 3 * 86_400  # seconds a price stays without a new one
 
 
 class LatestPrices:
     """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
     best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired."""
 
-    def __init__(self, client: redis.Redis, settings: Settings, keep_seconds: int = 3 * 86_400):
-        self.client, self.prefix, self.keep = client, settings.redis_prefix, keep_seconds
+    def __init__(self, client: redis.Redis, settings: Settings, rules: Callable[[], LiveRules]):
+        self.client, self.prefix, self.rules = client, settings.redis_prefix, rules
 
     def write(self, shares: Sequence[Mapping[str, Any]]) -> None:
         """``shares``: country, symbol, price, timestamp, day_volume of each share's newest tick, and ``ticks``, its
@@ -40,7 +41,7 @@ class LatestPrices:
             key = f"{self.prefix}price:{share}"
             values = {"price": repr(row["price"]), "timestamp": row["timestamp"], "written": now}
             pipe.hset(key, mapping=values | {"day_volume": row["day_volume"] or 0})
-            pipe.expire(key, self.keep)
+            pipe.expire(key, _KEEP)
         pipe.execute()
         self._follow(by_share)
 
@@ -53,13 +54,16 @@ class LatestPrices:
         for name in mine:
             pipe.hmget(f"{self.prefix}signal:{name}", "trigger_price", "timestamp", "signal_type", "best", "worst")
         known = pipe.execute()
+        short = {rule.name for rule in self.rules().rules if rule.direction == "short"}
         pipe = self.client.pipeline(transaction=False)
         for name, (trigger, since, rule, best, worst) in zip(mine, known, strict=True):
             if trigger is None:
                 continue  # its time is over
             row = by_share[":".join(name.split(":")[:2])]
-            sign = -1.0 if rule.decode() in SHORT else 1.0
-            moves = [sign * (price / float(trigger) - 1) + 0.0 for at, price in _pairs(row["ticks"]) if at >= int(since)]
+            sign = -1.0 if rule.decode() in short else 1.0
+            moves = [
+                sign * (price / float(trigger) - 1) + 0.0 for at, price in _pairs(row["ticks"]) if at >= int(since)
+            ]
             if not moves:
                 continue
             best, worst = float(best or 0.0), float(worst or 0.0)

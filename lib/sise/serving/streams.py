@@ -95,7 +95,7 @@ class Detection:
             context = self.spark.sparkContext
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
         self._note_rules()
-        self.prices = LatestPrices(connect(self.settings), self.settings)
+        self.prices = LatestPrices(connect(self.settings), self.settings, lambda: self.file.rules)
         self.query = self._start_detection()
         self.price_query = self._start_prices()
 

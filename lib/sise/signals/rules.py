@@ -125,6 +125,7 @@ class LiveRule:
     requires: str = ""
     cooldown_minutes: float = 60.0
     not_before_minutes: float = 0.0
+    direction: str = "long"
 
     @property
     def thresholds(self) -> list[float]:
@@ -173,7 +174,8 @@ class LiveRules:
             if not isinstance(entry, Mapping) or "live" not in entry:
                 continue
             try:
-                found.append(_parse(str(entry.get("name")), entry["live"], names_at_tick(registry)))
+                direction = entry.get("direction", "long")
+                found.append(_parse(str(entry.get("name")), entry["live"], direction, names_at_tick(registry)))
             except ConfigError as problem:
                 problems.append(f"rule {entry.get('name')}: live: {problem}")
         if problems:
@@ -208,11 +210,13 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _parse(name: str, entry: Any, known: tuple[str, ...]) -> LiveRule:
+def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> LiveRule:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError("the rule has no name of small letters, digits and _")
     if not isinstance(entry, Mapping):
         raise ConfigError("an object is expected")
+    if direction not in ("long", "short"):
+        raise ConfigError(f"direction {direction!r} is neither long nor short")
     if unknown := set(entry) - _ENTRIES:
         raise ConfigError(f"unknown entry {', '.join(sorted(unknown))}; there are {', '.join(sorted(_ENTRIES))}")
     if missing := {"measure", "fires", "at"} - set(entry):
@@ -239,6 +243,7 @@ def _parse(name: str, entry: Any, known: tuple[str, ...]) -> LiveRule:
         entry.get("requires", ""),
         float(entry.get("cooldown_minutes", LiveRule.cooldown_minutes)),
         float(entry.get("not_before_minutes", LiveRule.not_before_minutes)),
+        direction,
     )
     wider = _COMPARE[{"<": "<=", ">": ">="}.get(rule.fires, rule.fires)]
     if not (wider(rule.at, rule.relaxed) and wider(rule.relaxed, rule.watch)):

@@ -3,7 +3,9 @@
 A rule is a condition over the columns of one session's shares, written as a Spark SQL expression (``when``), or a
 crossing of two of them (``cross``: [a, "above" or "below", b]; the difference was ≤ 0 on the bar before and is > 0
 now, both warm). ``prev_x`` is the value of column x on the bar before: an average or extreme that an event is
-compared with must not contain the event. ``live`` is the rule at the tick (signals/rules.py).
+compared with must not contain the event. ``live`` is the rule at the
+tick (signals/rules.py). ``direction`` is what a signal of the rule is taken for: ``long`` (the
+price is expected to rise; the default) or ``short``.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from pyspark.sql.window import Window
 
 from sise.errors import ConfigError
 
-__all__ = ["OwnList", "Rule", "load_lists", "load_rules"]
+__all__ = ["DIRECTIONS", "OwnList", "Rule", "checked_rule", "load_lists", "load_rules"]
 
 _NAME = r"[a-z][a-z0-9_]*"
-_ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live"}
+_ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "direction"}
+DIRECTIONS = ("long", "short")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Rule:
     rank_by: str = "market_cap_usd desc"
     top: int | None = None
     about: str = ""
+    direction: str = "long"
 
     @property
     def condition(self) -> Column:
@@ -52,7 +56,8 @@ class Rule:
     @property
     def version(self) -> str:
         """Changes when the rule's meaning does."""
-        return hashlib.sha256(json.dumps([self.when, self.rank_by, self.top]).encode()).hexdigest()[:12]
+        meaning = [self.when, self.rank_by, self.top, *([] if self.direction == "long" else [self.direction])]
+        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:12]
 
     def columns(self, known: Iterable[str]) -> list[str]:
         """The columns that the rule names: the figures that put a share on its list."""
@@ -85,9 +90,7 @@ def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
         if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
             continue  # a rule of the tick alone (signals/rules.py)
         try:
-            rule = _parse(entry)
-            _check(rule, shares)
-            rules.append(rule)
+            rules.append(checked_rule(entry, shares))
         except ConfigError as problem:
             problems.append(str(problem))
     names = [rule.name for rule in rules]
@@ -95,6 +98,13 @@ def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
     if problems:
         raise ConfigError("\n".join([f"{path}:", *problems, f"columns: {', '.join(shares.columns)}"]))
     return rules
+
+
+def checked_rule(entry: Any, shares: DataFrame) -> Rule:
+    """The rule of one entry, valid over the columns of ``shares``; a ConfigError says what is wrong with it."""
+    rule = _parse(entry)
+    _check(rule, shares)
+    return rule
 
 
 def _parse(entry: Any) -> Rule:
@@ -116,8 +126,11 @@ def _parse(entry: Any) -> Rule:
     top = entry.get("top")
     if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
         raise ConfigError(f"rule {name}: top {top!r} is not a number of 1 or more")
-    head, _, direction = rank_by.rstrip().rpartition(" ")
-    return Rule(name, when, f"{head} {direction.lower()}", top, str(entry.get("about", "")))
+    direction = entry.get("direction", DIRECTIONS[0])
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"rule {name}: direction {direction!r} must be {' or '.join(DIRECTIONS)}")
+    head, _, order = rank_by.rstrip().rpartition(" ")
+    return Rule(name, when, f"{head} {order.lower()}", top, str(entry.get("about", "")), direction)
 
 
 def _crossing(name: str, pair: Any) -> str:

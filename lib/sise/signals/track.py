@@ -1,0 +1,186 @@
+"""The signals that fired, evaluated: only those that are not finished, or whose days have changed since the last run.
+
+What has been done is written with signal_summary's commit (the versions that were read): it is the last table of a
+run, so a run killed before it is done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sise.calendars import Calendar
+from sise.columns import numbered_sessions
+from sise.indicators.registry import Registry
+from sise.lake import Lake
+from sise.ops.outcome import Outcome
+from sise.session import Hold, described
+from sise.settings import Settings
+from sise.signals.performance import HORIZONS, LOOKAHEAD, evaluate
+from sise.signals.summary import ALL, sentence, summarize
+from sise.watchlists.rules import DIRECTIONS, Rule, load_rules
+from sise.watchlists.universe import Read, session_shares
+
+__all__ = ["evaluated", "last_sessions", "pinned", "track_signals"]
+
+_SHARE = ["country", "symbol"]
+_READ = ("prices", "actions", "symbols", "indices")
+# Which rows of a share a change concerns: those that depend on a day from this one on.
+_DATED = {"prices": "date", "actions": "ex_date", "symbols": "valid_from"}
+
+
+def track_signals(
+    spark: SparkSession, lake: Lake, registry: Registry, settings: Settings, calendars: Mapping[str, Calendar]
+) -> Outcome:
+    """Brings signal_performance and signal_summary up to date with the signals archived and the prices known."""
+    for name in ("signals", "prices"):
+        lake.require(name)
+    rules = load_rules(settings.conf_file("watchlists.json"), session_shares(lake, registry, settings, {}, calendars))
+    versions = {name: lake.version(name) for name in ("signals", *_READ)}
+    read = pinned(lake, versions)
+    outcome = Outcome(versions=dict(versions))
+    done = _progress(lake)
+    with Hold() as hold:
+        with described(spark, "signals: which are not finished, or have changed days"):
+            changed = _changes(lake, done, versions, outcome)
+            signals = _with_direction(read("signals"), rules)
+            known = lake.read("signal_performance")
+            todo = hold(_select_todo(signals, known, changed, waiting=done != versions))
+            outcome.rows_in, first = todo.agg(F.count(F.lit(1)), F.min("session")).collect()[0]
+        if outcome.rows_in:
+            with described(spark, f"signals: evaluate {outcome.rows_in}"):
+                as_of = last_sessions(read("prices"))
+                rows = hold(_performance(todo, evaluated(todo, read, calendars, as_of, first), as_of))
+            with described(spark, "signals: merge their performance"):
+                outcome.rows_out = lake.merge("signal_performance", rows).changed
+        with described(spark, "signals: figures by rule, market and month"):
+            _summarize(lake, versions, done, outcome, hold)
+    _say_unknown(signals, rules, outcome)
+    return outcome
+
+
+def pinned(lake: Lake, versions: Mapping[str, int]) -> Read:
+    """Reads a table at its version in ``versions``."""
+    return lambda name: lake.read(name, versions[name] if versions.get(name, -1) >= 0 else None)
+
+
+def last_sessions(prices: DataFrame) -> dict[str, date]:
+    rows = prices.groupBy("country").agg(F.max("date").alias("date")).collect()
+    return {row["country"]: row["date"] for row in rows}
+
+
+def evaluated(
+    entries: DataFrame, read: Read, calendars: Mapping[str, Calendar], as_of: Mapping[str, date], first: date
+) -> DataFrame:
+    """``performance.evaluate`` over the tables of the lake; ``first``: the earliest session of ``entries``."""
+    known = [c for c in calendars if c in as_of]
+    end = max((calendars[c].after(as_of[c], LOOKAHEAD) for c in known), default=first)
+    sessions = numbered_sessions(entries.sparkSession, calendars, first, end)
+    shares = F.broadcast(entries.select(*_SHARE).distinct())
+    prices = read("prices").where(F.col("date") >= F.lit(first)).join(shares, on=_SHARE, how="left_semi")
+    return evaluate(entries, prices, read("actions"), read("indices"), read("symbols"), sessions, as_of)
+
+
+def _with_direction(signals: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+    """The direction that the rule has now; a signal of a rule that is gone is taken for a long one."""
+    short = [rule.name for rule in rules if rule.direction == "short"]
+    direction = F.when(F.col("signal_type").isin(short), F.lit("short")).otherwise(F.lit(DIRECTIONS[0]))
+    names = {"signal_id": "entry_id", "signal_type": "rule"}
+    kept = ("signal_id", "signal_type", *_SHARE, "market", "session", "rule_version")
+    return signals.select(*[F.col(c).alias(names.get(c, c)) for c in kept], direction.alias("direction"))
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Since the last run: the earliest changed day by share and by index; None where everything is to be done."""
+
+    shares: DataFrame
+    indices: DataFrame
+
+
+def _changes(
+    lake: Lake, done: Mapping[str, int] | None, versions: Mapping[str, int], outcome: Outcome
+) -> _Changes | None:
+    if done is None or any(done[name] > versions[name] for name in versions):
+        return None
+    frames = {name: lake.changes(name, done[name], versions[name]) for name in _READ}
+    if any(frame is None for frame in frames.values()):
+        outcome.say("the change feed no longer reaches back to the last run: every signal is evaluated again")
+        return None
+    found = [frames[name].select(*_SHARE, F.col(c).alias("since")) for name, c in _DATED.items()]  # type: ignore[union-attr]
+    shares = reduce(DataFrame.unionByName, found).groupBy(*_SHARE).agg(F.min("since").alias("_since"))
+    index = frames["indices"]
+    assert index is not None
+    return _Changes(shares, index.groupBy(F.col("index").alias("market")).agg(F.min("date").alias("_index_since")))
+
+
+def _select_todo(signals: DataFrame, known: DataFrame, changed: _Changes | None, waiting: bool) -> DataFrame:
+    """The signals that have no row, or one that may depend on something that has changed since; those that wait for
+    a session's end only where a table has moved on at all (``waiting``)."""
+    if changed is None:
+        return signals
+    known = known.select(
+        F.col("signal_id").alias("entry_id"), "complete", "until", F.col("direction").alias("_direction")
+    )
+    rows = (
+        signals.join(known, on="entry_id", how="left")
+        .join(changed.shares, on=_SHARE, how="left")
+        .join(F.broadcast(changed.indices), on="market", how="left")
+    )
+    fresh = F.col("complete").isNull() | (F.col("direction") != F.col("_direction"))
+    if waiting:
+        fresh = fresh | ~F.col("complete")
+    touched = _true(F.col("until") >= F.col("_since")) | _true(F.col("until") >= F.col("_index_since"))
+    return rows.where(_true(fresh) | touched).select(*signals.columns)
+
+
+def _true(condition: Column) -> Column:
+    return F.coalesce(condition, F.lit(False))
+
+
+def _performance(todo: DataFrame, results: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
+    """Rows of signal_performance."""
+    today = F.lit(max(as_of.values(), default=None))
+    rows = results.join(todo.select("entry_id", "rule", "rule_version"), on="entry_id", how="inner")
+    return rows.withColumnRenamed("entry_id", "signal_id").withColumn("evaluated_on", today)
+
+
+def _summarize(
+    lake: Lake, versions: Mapping[str, int], done: Mapping[str, int] | None, outcome: Outcome, hold: Hold
+) -> None:
+    if done == versions and not outcome.rows_out:
+        figures = lake.read("signal_summary")
+    else:
+        figures = hold(summarize(lake.read("signal_performance"), "rule"))
+        lake.replace("signal_summary", figures.coalesce(1), note=json.dumps(versions))
+    whole = figures.where((F.col("market") == ALL) & (F.col("month") == ALL)).orderBy("rule", "horizon").collect()
+    outcome.details["rules"] = {}
+    for row in whole:
+        outcome.details["rules"].setdefault(row["rule"], {})[row["horizon"]] = {
+            c: row[c] for c in ("signals", "cases", "open", "no_entry", "suspect", "hit_rate", "mean", "mean_excess")
+        }
+    outcome.say(f"{outcome.rows_in} signals evaluated, {outcome.rows_out} rows new or changed")
+    for row in whole:
+        if row["cases"] or row["horizon"] == HORIZONS[0]:
+            outcome.say(f"{row['rule']}, {row['horizon']} sessions: {sentence(row)}")
+
+
+def _say_unknown(signals: DataFrame, rules: Sequence[Rule], outcome: Outcome) -> None:
+    names = [row["rule"] for row in signals.select("rule").distinct().collect()]
+    if gone := sorted(set(names) - {rule.name for rule in rules}):
+        outcome.say(f"not in conf/watchlists.json, taken for long: {', '.join(gone)}")
+
+
+def _progress(lake: Lake) -> dict[str, int] | None:
+    note = lake.note("signal_summary") if lake.exists("signal_performance") else None
+    try:
+        done = json.loads(note or "")
+    except ValueError:
+        return None
+    return done if isinstance(done, dict) and set(done) == {"signals", *_READ} else None

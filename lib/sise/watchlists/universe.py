@@ -1,0 +1,176 @@
+"""Who stood on the market on a day, with all that rules look at: one session of it, or a whole history in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from sise.calendars import Calendar
+from sise.columns import by_country, numbered_sessions
+from sise.indicators.registry import Registry
+from sise.lake import Lake
+from sise.prices.adjust import applied_of, with_actions
+from sise.settings import FxRates, Settings
+
+__all__ = ["RECENT_SESSIONS", "Read", "Spans", "select_eligible", "session_shares", "shares_between"]
+
+# The table of a name, as it is or as of a version: lake.read.
+Read = Callable[[str], DataFrame]
+# The first and last session of each country, both included.
+Spans = Mapping[str, tuple[date, date]]
+
+# A share's bar before lies within so many sessions, or is looked up in the whole table.
+RECENT_SESSIONS = 40
+_SHARE = ["country", "symbol"]
+_SYMBOL = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
+# A jump that nothing explains, or a price that came back the next day: what indicators say around it is not true.
+_SUSPECT = ("jump", "glitch", "unconfirmed_action")
+
+
+def session_shares(
+    lake: Lake, registry: Registry, settings: Settings, days: Mapping[str, date], calendars: Mapping[str, Calendar]
+) -> DataFrame:
+    """The rows of ``shares_between`` for one session of each country; without days, an empty frame of its columns."""
+    return shares_between(lake.read, registry, settings, {c: (day, day) for c, day in days.items()}, calendars)
+
+
+def shares_between(
+    read: Read,
+    registry: Registry,
+    settings: Settings,
+    spans: Spans,
+    calendars: Mapping[str, Calendar],
+    columns: Sequence[str] | None = None,
+) -> DataFrame:
+    """A row for each share and session with trade, with every column that a rule may name, as of that day.
+
+    The indicators (only ``columns`` of them where these are named), ``prev_…`` of each (the share's bar before),
+    the bar's open, high and low, volume and value, the symbol's row valid on the day (before its first row, a share
+    is taken as that row describes it), ``market_cap`` (else listed shares × the close as it was traded),
+    ``market_cap_usd``, ``turnover`` (close × average volume, else the day's value), ``suspect`` (true where one of
+    the last SISE_SUPPRESS_BARS sessions is flagged, else null) and the setting ``large_cap_usd``.
+
+    Prices and volumes have the basis of ``indicators``: all splits that it knew of. Volume × price, value, market
+    caps and whatever compares prices with prices are free of it; a rule that compares a price with a fixed amount
+    sees the adjusted price.
+    """
+    chosen = list(registry.columns if columns is None else columns)
+    average = ["volume_avg_20"] if "volume_avg_20" in registry.core else []
+    table = read("indicators").select(*_SHARE, "date", "market", "close", "volume", *dict.fromkeys([*chosen, *average]))
+    rows = _with_past(table, read("symbols"), spans, calendars, ["close", "volume", *chosen])
+    rows = rows.join(_bars(read, spans), on=[*_SHARE, "date"], how="left")
+    rows = rows.join(_suspects(read("prices"), spans, calendars, settings.suppress_bars), [*_SHARE, "date"], "left")
+    same = F.col("close") / F.col("_stored")
+    rows = rows.withColumns({c: F.col(c) * same for c in ("open", "high", "low")})
+    cap = F.coalesce("market_cap", F.col("listed_shares") * F.col("_traded"))
+    mean = F.col("volume_avg_20") if average else F.lit(None).cast("double")
+    turnover = F.coalesce(mean * F.col("close"), F.col("value"), F.col("volume") * F.col("close"))
+    return rows.withColumns(
+        {
+            "market_cap": cap,
+            "market_cap_usd": cap / _rate(settings.krw_per_usd, spans),
+            "turnover": turnover,
+            "large_cap_usd": F.lit(settings.large_cap_usd),
+        }
+    ).drop("_stored", "_traded", *([] if "volume_avg_20" in chosen else average))
+
+
+def select_eligible(shares: DataFrame, settings: Settings) -> DataFrame:
+    """Without shares that no watchlist may hold: halted, inactive, under warning or administration, ETFs, below the
+    turnover floor, or with an unexplained jump in their last bars. What is not known excludes nothing."""
+    return shares.where(eligible(settings))
+
+
+def eligible(settings: Settings) -> Column:
+    """The condition of ``select_eligible``."""
+    floor = F.when(F.col("country") == "KR", settings.turnover_floor_krw).otherwise(settings.turnover_floor_usd)
+    barred = ("is_halted", "is_warning", "is_administration", "is_etf", "suspect")
+    free = [~F.coalesce(F.col(flag), F.lit(False)) for flag in barred]
+    traded = F.coalesce(F.col("turnover") >= floor, F.lit(False))
+    return reduce(lambda a, b: a & b, free, F.coalesce("active", F.lit(True)) & traded)
+
+
+def _within(rows: DataFrame, spans: Spans) -> DataFrame:
+    parts = [(F.col("country") == c) & F.col("date").between(F.lit(a), F.lit(b)) for c, (a, b) in spans.items()]
+    return rows.where(reduce(lambda a, b: a | b, parts, F.lit(False)))
+
+
+def _with_past(
+    table: DataFrame, symbols: DataFrame, spans: Spans, calendars: Mapping[str, Calendar], columns: Sequence[str]
+) -> DataFrame:
+    """The bars of ``spans`` with prev_x (x on the share's bar before) and the columns of _SYMBOL as of the bar's day.
+
+    Bars and listing rows are sorted together, a listing before the bar of its day: one pass answers both. Most bars
+    before lie within some weeks; the shares that paused for longer are looked up in the whole table.
+    """
+    bars = _recent(table, spans, calendars).withColumn("_bar", F.lit(True))
+    listings = symbols.select(*_SHARE, F.col("valid_from").alias("date"), F.struct(*_SYMBOL).alias("_listing"))
+    both = bars.unionByName(listings, allowMissingColumns=True)
+    order = Window.partitionBy("symbol", "country").orderBy("date", F.col("_bar").asc_nulls_first())
+    whole = order.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    before = order.rowsBetween(Window.unboundedPreceding, -1)
+    listing = F.coalesce(
+        F.last("_listing", ignorenulls=True).over(order.rowsBetween(Window.unboundedPreceding, 0)),
+        F.first("_listing", ignorenulls=True).over(whole),
+    )
+    # a struct, since a column that was null on the bar before is null in prev_x, too
+    previous = F.last(F.when(F.col("_bar"), F.struct(*columns)), ignorenulls=True).over(before)
+    rows = both.withColumns({"_before": previous, "_now": listing})
+    return _within(rows.where("_bar"), spans).select(
+        *table.columns,
+        *[F.col(f"_before.{c}").alias(f"prev_{c}") for c in columns],
+        *[F.col(f"_now.{c}").alias(c) for c in _SYMBOL],
+    )
+
+
+def _recent(table: DataFrame, spans: Spans, calendars: Mapping[str, Calendar]) -> DataFrame:
+    if not spans:
+        return table.where(F.lit(False))
+    since = min(calendars[country].back(first, RECENT_SESSIONS) for country, (first, _) in spans.items())
+    last = max(end for _, end in spans.values())
+    recent = table.where(F.col("date").between(F.lit(since), F.lit(last)))
+    start = by_country({country: first for country, (first, _) in spans.items()}, "date")
+    alone = recent.groupBy(*_SHARE).agg(F.min("date").alias("date")).where(F.col("date") >= start).select(*_SHARE)
+    if alone.isEmpty():
+        return recent
+    earlier = table.where(F.col("date") < F.lit(since)).join(F.broadcast(alone), on=_SHARE, how="left_semi")
+    newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
+    earlier = earlier.withColumn("_n", F.row_number().over(newest)).where("_n = 1").drop("_n")
+    return recent.unionByName(earlier)
+
+
+def _bars(read: Read, spans: Spans) -> DataFrame:
+    """The bars of ``spans`` as stored, their close as stored and as it was traded on its day."""
+    bars = with_actions(_within(read("prices"), spans), read("actions"))
+    traded = F.col("close") / applied_of("_actions")
+    stored = F.col("close").alias("_stored")
+    return bars.select(*_SHARE, "date", "open", "high", "low", "value", "flags", stored, traded.alias("_traded"))
+
+
+def _suspects(prices: DataFrame, spans: Spans, calendars: Mapping[str, Calendar], bars: int) -> DataFrame:
+    """(country, symbol, date, suspect): the sessions at most ``bars`` - 1 after one flagged with one of _SUSPECT."""
+    said: list[Column | str] = [*_SHARE, "date", F.lit(True).alias("suspect")]
+    if not spans or not bars:
+        return prices.where(F.lit(False)).select(*said)
+    reach = {c: (calendars[c].back(first, bars), last) for c, (first, last) in spans.items()}
+    low, high = min(first for first, _ in reach.values()), max(last for _, last in reach.values())
+    sessions = F.broadcast(numbered_sessions(prices.sparkSession, calendars, low, high))
+    flagged = _within(prices, reach).where(F.arrays_overlap("flags", F.array(*[F.lit(f) for f in _SUSPECT])))
+    numbered = flagged.join(sessions, on=["country", "date"], how="inner")
+    after = numbered.select(*_SHARE, F.explode(F.sequence("n", F.col("n") + (bars - 1))).alias("n")).distinct()
+    return after.join(sessions, on=["country", "n"], how="inner").select(*said)
+
+
+def _rate(rates: FxRates, spans: Spans) -> Column:
+    """The share's currency for one USD on the row's date; complains where a span begins before the first rate."""
+    won = F.lit(None).cast("double")
+    for since, rate in rates.steps:
+        begun = F.lit(True) if since == date.min else F.col("date") >= F.lit(since)
+        won = F.when(begun, rate).otherwise(won)
+    if "KR" in spans:
+        rates.on(spans["KR"][0])
+    return F.when(F.col("country") == "KR", won).otherwise(F.lit(1.0))
