@@ -45,7 +45,7 @@ from sise.serving.signals import connect  # noqa: E402
 from sise.settings import Settings  # noqa: E402
 from sise.signals.levels import levels_of  # noqa: E402
 from sise.signals.rules import LiveRules  # noqa: E402
-from sise.signals.topics import RULES, TICKS, topic_of  # noqa: E402
+from sise.topics import RULES, TICKS, topic_of  # noqa: E402
 
 RESULTS = HERE / "bench" / "results"
 ACTIVE = 20  # one share in so many goes in and out of a rule

@@ -20,7 +20,7 @@ from sise.ops.services import start, stop
 from sise.serving.kafka import consumer
 from sise.serving.signals import connect
 from sise.settings import Settings
-from sise.signals.topics import DEAD, TICKS, Topic
+from sise.topics import DEAD, TICKS, Topic
 
 HERE = Path(__file__).resolve().parent.parent
 

@@ -233,6 +233,21 @@ _TABLES = [
         checks={"share": _SHARE, "valid_after_as_of": "valid_session > as_of"},
         made_by="jobs/compute_indicators.py",
     ),
+    # The shares that traded on the last session of their country, and which of them may have live signals.
+    Table(
+        "universe",
+        {
+            "country": "string",
+            "symbol": "string",
+            "date": "date",
+            "market": "string",
+            "name": "string",
+            "eligible": "boolean",
+        },
+        key=("country", "symbol"),
+        checks={"share": _SHARE, "date_known": "date IS NOT NULL"},
+        made_by="jobs/scan_watchlists.py",
+    ),
     # The live rules in force, a row for each version of conf/watchlists.json that a live job has run with.
     Table(
         "live_rules",

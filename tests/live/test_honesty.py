@@ -17,8 +17,8 @@ from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.serving.feeds import produce
 from sise.serving.streams import Detection
-from sise.signals.topics import DEAD, SIGNALS
-from sise.sources.ticks import ReplayFeed, Tick
+from sise.sources.ticks import ReplayFeed
+from sise.topics import DEAD, SIGNALS, Tick
 from tests.conftest import CONF
 from tests.live.test_signals import messages
 from tests.spark.test_compute import load

@@ -22,7 +22,9 @@ FORBIDDEN = {
     "prices": {"indicators", "watchlists", "signals"},
     "indicators": {"watchlists", "signals", "sources"},
     "watchlists": {"signals", "sources"},
-    "signals": {"sources"},
+    "signals": {"sources", "serving"},
+    "topics": {"lake", "prices", "indicators", "watchlists", "signals", "serving", "sources", "ops"},
+    "ops": {"serving", "signals"},
     "reader": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
     "cli": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
 }
@@ -62,7 +64,7 @@ def test_the_command_line_needs_no_jvm():
 
 def test_transforms_open_no_connection():
     """prices, indicators and watchlists take frames and tables: no files, no network, no sessions of their own."""
-    for room in ("indicators", "prices", "watchlists"):
+    for room in ("indicators", "prices", "watchlists", "signals"):
         for path in (LIB / room).rglob("*.py"):
             assert not imports(path) & {"requests", "urllib.request", "socket", "redis", "psycopg2", "kafka"}, path
             assert "getOrCreate" not in path.read_text(encoding="utf-8"), path
@@ -70,7 +72,7 @@ def test_transforms_open_no_connection():
 
 def test_files_and_jobs_stay_short():
     for path in LIB.rglob("*.py"):
-        limit = 360 if path.name in {"tables.py", "rolling.py", "compute.py"} else 300
+        limit = 420 if path.name == "tables.py" else 360 if path.name in {"rolling.py", "compute.py"} else 300
         assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, path
     for path in (HERE / "jobs").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path

@@ -18,10 +18,10 @@ from sise.reader import LakeReader
 from sise.serving.kafka import ensure_topics, producer
 from sise.settings import Settings, parse_date
 from sise.signals.curves import load_curves
+from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
-from sise.signals.topics import TICKS, topic_of
-from sise.sources.labelled import TestFeed
-from sise.sources.ticks import ReplayFeed, Tick, TickFeed
+from sise.sources.ticks import ReplayFeed, TickFeed
+from sise.topics import TICKS, Tick, topic_of
 
 __all__ = ["add_feed", "feed_of", "live_rows", "paced", "produce"]
 

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from sise.errors import SiseError
 from sise.settings import Settings
-from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
+from sise.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
 
 __all__ = ["consumer", "ensure_topics", "epoch_of_ticks", "partitions_of", "producer", "send_all"]
 

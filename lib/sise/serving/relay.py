@@ -15,7 +15,7 @@ from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks, producer
 from sise.serving.signals import SignalStore, connect, patiently
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
-from sise.signals.topics import RULES, SIGNALS, topic_of
+from sise.topics import RULES, SIGNALS, topic_of
 
 __all__ = ["GROUP", "RulesFile", "publish", "relay"]
 

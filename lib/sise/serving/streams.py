@@ -27,7 +27,7 @@ from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
 from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
-from sise.signals.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
+from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
 __all__ = ["Detection", "archive_signals", "check_slots"]
 

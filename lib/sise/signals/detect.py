@@ -19,7 +19,7 @@ from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
 from sise.signals.curves import Curve, session_share
 from sise.signals.rules import LiveRules
-from sise.signals.topics import TICK_FIELDS
+from sise.topics import TICK_FIELDS
 
 __all__ = ["Clock", "detect_rules", "live_side", "tick_prices"]
 

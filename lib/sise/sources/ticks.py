@@ -1,7 +1,7 @@
 """Where ticks come from when no exchange is open: stored bars walked into ticks, and a test's own.
 
 A feed gives ticks in the order of their time; vendors' feeds come behind the same interface. A tick is a dict of
-signals/topics.py's fields; ``clock`` is the feed's own time, so that a replay's ticks are not too old.
+topics.py's fields; ``clock`` is the feed's own time, so that a replay's ticks are not too old.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from sise.ticks import round_to_tick
+from sise.topics import Tick
 
-__all__ = ["ReplayFeed", "Tick", "TickFeed", "walk_bar"]
-
-Tick = dict[str, Any]
+__all__ = ["ReplayFeed", "TickFeed", "walk_bar"]
 
 
 class TickFeed(Protocol):

@@ -21,6 +21,8 @@ from sise.watchlists.universe import select_eligible, session_shares
 
 __all__ = ["scan_watchlists", "select_listed"]
 
+_SHARE = ["country", "symbol"]
+
 
 def scan_watchlists(
     spark: SparkSession,
@@ -51,6 +53,7 @@ def scan_watchlists(
             days,
             outcome,
             hold,
+            newest=day is None,
         )
     return outcome
 
@@ -65,6 +68,7 @@ def _scan(
     days: dict[str, date],
     outcome: Outcome,
     hold: Hold,
+    newest: bool,
 ) -> None:
     with described(spark, "watchlists: the session's shares with indicators and listing"):
         shares = hold(rows)
@@ -76,7 +80,13 @@ def _scan(
         counts = {row["list"]: row["count"] for row in picked.groupBy("list").count().collect()}
     spans = [f"(country = '{country}' AND date = DATE'{session}')" for country, session in sorted(days.items())]
     with described(spark, "watchlists: replace the session's rows"):
-        _write(lake, picked, " OR ".join(spans))
+        _write(lake, picked, " OR ".join(spans), "watchlist")
+    if newest:
+        with described(spark, "watchlists: which shares may have live signals"):
+            may = eligible.select(*_SHARE, F.lit(True).alias("eligible"))
+            universe = shares.select(*_SHARE, "date", "market", "name").join(may, on=_SHARE, how="left")
+            universe = hold(universe.withColumn("eligible", F.coalesce("eligible", F.lit(False))))
+            _write(lake, universe, f"country IN ({', '.join(repr(country) for country in sorted(days))})", "universe")
     outcome.rows_out = sum(counts.values())
     names = [*(rule.name for rule in rules), *(own.name for own in lists)]
     outcome.details = {
@@ -152,14 +162,14 @@ def _listed(rows: DataFrame, name: str, version: str, figures: Sequence[str]) ->
     )
 
 
-def _write(lake: Lake, picked: DataFrame, where: str) -> None:
-    """Replaces the session's rows, unless they are the same already: running the scan twice writes once."""
-    columns = lake.schema("watchlist").names
-    text = [F.to_json(F.map_from_entries(F.array_sort(F.map_entries("figures")))).alias("figures")]
+def _write(lake: Lake, rows: DataFrame, where: str, name: str) -> None:
+    """Replaces the rows that meet ``where``, unless they are the same already: running the scan twice writes once."""
+    columns = lake.schema(name).names
+    text = [F.to_json(F.map_from_entries(F.array_sort(F.map_entries(c)))).alias(c) for c in columns if c == "figures"]
     plain = [F.col(c) for c in columns if c != "figures"]
-    old, new = (rows.select(*plain, *text) for rows in (lake.read("watchlist").where(where), picked))
-    if not lake.exists("watchlist") or not (old.exceptAll(new).isEmpty() and new.exceptAll(old).isEmpty()):
-        lake.replace("watchlist", picked.coalesce(1), where=where)
+    old, new = (frame.select(*plain, *text) for frame in (lake.read(name).where(where), rows))
+    if not lake.exists(name) or not (old.exceptAll(new).isEmpty() and new.exceptAll(old).isEmpty()):
+        lake.replace(name, rows.coalesce(1), where=where)
 
 
 def _say_missing(eligible: DataFrame, lists: Sequence[OwnList], outcome: Outcome) -> None:

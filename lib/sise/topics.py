@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Topic", "topic_of"]
+__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Tick", "Topic", "topic_of"]
+
+Tick = dict[str, Any]
 
 
 @dataclass(frozen=True)

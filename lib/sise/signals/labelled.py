@@ -19,8 +19,8 @@ from sise.indicators.registry import Registry
 from sise.signals.curves import Curve, share_at
 from sise.signals.levels import levels_of, values_at
 from sise.signals.rules import LiveRule, LiveRules
-from sise.sources.ticks import Tick
 from sise.ticks import tick_size
+from sise.topics import Tick
 
 __all__ = ["TestFeed", "rules_at"]
 
