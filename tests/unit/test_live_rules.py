@@ -1,0 +1,88 @@
+"""Live rules are validated when they are loaded, and mean the same whoever evaluates them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sise.errors import ConfigError
+from sise.indicators.algebra import Arrays
+from sise.indicators.registry import Registry
+from sise.signals.curves import load_curves, share_at
+from sise.signals.rules import Expression, LiveRules
+from tests.conftest import CONF
+
+REGISTRY = Registry.load(CONF / "indicators.json")
+
+
+def load(tmp_path, *entries, **live):
+    path = tmp_path / "watchlists.json"
+    rule = {"name": "mine", "live": {"measure": "rsi_14", "fires": "<", "at": 30} | live}
+    path.write_text(json.dumps({"rules": list(entries) or [rule]}))
+    return LiveRules.load(path, REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("live", "words"),
+    [
+        ({"measure": "rsi_15"}, "names rsi_15; there are"),
+        ({"measure": "__import__('os')"}, "only numbers, names"),
+        ({"measure": "price ** 2"}, "only numbers, names"),
+        ({"measure": "price +"}, "not an expression"),
+        ({"measure": 3}, "is not a text"),
+        ({"fires": "=="}, "is not one of"),
+        ({"at": "30"}, "is not a number"),
+        ({"at": float("nan")}, "is not a number"),
+        ({"at": True}, "is not a number"),
+        ({"relaxed": 25}, "as wide as the one before"),
+        ({"relaxed": 35, "watch": 33}, "as wide as the one before"),
+        ({"hysteresis": 1}, "unknown entry hysteresis"),
+        ({"requires": "price"}, ""),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, live, words):
+    if not words:
+        assert load(tmp_path, **live).rules
+        return
+    with pytest.raises(ConfigError, match=words) as problem:
+        load(tmp_path, **live)
+    assert "rule mine: live:" in str(problem.value)
+
+
+def test_all_problems_come_at_once(tmp_path):
+    bad = [{"name": n, "live": {"measure": "nope", "fires": "<", "at": 1}} for n in ("one", "two")]
+    with pytest.raises(ConfigError) as problem:
+        load(tmp_path, *bad)
+    assert "rule one" in str(problem.value) and "rule two" in str(problem.value)
+
+
+def test_no_live_rule_at_all_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="nothing can be detected"):
+        load(tmp_path, {"name": "x", "when": "close > 1"})
+
+
+def test_a_threshold_changes_the_version_and_not_the_shape(tmp_path):
+    first, second, third = (load(tmp_path, **live) for live in ({}, {"at": 29}, {"measure": "rsi_14 + 0"}))
+    assert first.shape == second.shape != third.shape
+    assert len({first.version, second.version, third.version}) == 3
+    assert LiveRules.from_json(json.loads(json.dumps(first.as_json()))) == first
+
+
+def test_arithmetic_and_nulls():
+    ops = Arrays()
+    values = {"price": np.array([10.0, 20.0]), "bb_lower": np.array([5.0, np.nan]), "zero": 0.0}
+    np.testing.assert_allclose(Expression("(price - bb_lower) / 2 * -1").evaluate(values, ops), [-2.5, np.nan])
+    assert np.isnan(Expression("price / zero").evaluate(values, ops)).all()
+    assert Expression("price > 5 and price <= 10").evaluate(values, ops).tolist() == [True, False]
+
+
+def test_volume_curves_rise_from_nothing_to_all(tmp_path):
+    curves = load_curves(CONF / "volume_curves.json")
+    assert set(curves) == {"KR", "US"} and share_at(curves, "KR", 0) == 0 and share_at(curves, "US", 1) == 1
+    path = tmp_path / "curves.json"
+    for bad in ("[]", '{"KR": [[0, 0], [0.5, 0.9], [1, 0.8]]}', '{"KR": [[0, 0.1], [1, 1]]}', "nope"):
+        path.write_text(bad)
+        with pytest.raises(ConfigError, match=r"curves\.json"):
+            load_curves(path)
