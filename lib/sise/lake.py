@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from sise.delta_log import newest_commits, newest_version
 from sise.errors import SiseError
 from sise.tables import Table, table
 
@@ -44,6 +47,8 @@ class Lake:
         self.root = root.rstrip("/")
         self._extra = extra_columns or {}
         self._known: set[str] = set()
+        default = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:"  # type: ignore[union-attr]
+        self._on_this_machine = "://" not in root and default.startswith("file:")
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -59,15 +64,30 @@ class Lake:
         return schema
 
     def exists(self, name: str) -> bool:
-        if name not in self._known and DeltaTable.isDeltaTable(self.spark, self.path(name)):
-            self._known.add(name)
+        if name not in self._known:
+            log = self._log(name)
+            found = newest_version(log) >= 0 if log else DeltaTable.isDeltaTable(self.spark, self.path(name))
+            if found:
+                self._known.add(name)
         return name in self._known
 
     def version(self, name: str) -> int:
         """The table's newest version; -1 where there is none yet."""
-        if not self.exists(name):
-            return -1
-        return int(DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]["version"])
+        if log := self._log(name):
+            return newest_version(log)
+        return int(self._commits(name, 1)[0]["version"]) if self.exists(name) else -1
+
+    def _log(self, name: str) -> Path | None:
+        """The folder of the table's log, where the lake is one of this machine: its file names answer in no time what
+        costs Spark a query."""
+        return Path(self.path(name)) / "_delta_log" if self._on_this_machine else None
+
+    def _commits(self, name: str, count: int) -> list[Mapping[str, Any]]:
+        """Version, userMetadata and operationMetrics of the newest commits, newest first."""
+        if log := self._log(name):
+            return newest_commits(log, count)
+        rows = DeltaTable.forPath(self.spark, self.path(name)).history(count).collect()
+        return [row.asDict() for row in rows]
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The table as it is, or was at ``version``; where it does not exist yet, an empty frame of its schema."""
@@ -80,8 +100,7 @@ class Lake:
         """What the newest commit that carries a note says (see ``replace``)."""
         if not self.exists(name):
             return None
-        commits = DeltaTable.forPath(self.spark, self.path(name)).history(20).collect()
-        return next((row["userMetadata"] for row in commits if row["userMetadata"]), None)
+        return next((found for commit in self._commits(name, 20) if (found := commit.get("userMetadata"))), None)
 
     def require(self, name: str) -> DataFrame:
         """The table; if it does not exist, an error that names the job which makes it."""
@@ -186,8 +205,7 @@ class Lake:
 
     def _appended(self, name: str) -> int:
         """How many rows the last commit wrote, by its own metrics."""
-        commit = DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]
-        return int(commit["operationMetrics"]["numOutputRows"])
+        return int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"])
 
     def _span(self, what: Table, keys: DataFrame) -> str:
         """A condition on the target that lets Delta skip files outside the rows' dates; '' where there are no rows."""

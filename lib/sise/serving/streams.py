@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,7 +224,7 @@ class _MicroBatches:
     def _broadcast(self) -> DataFrame:
         """The broadcast side, computed again only when one of its tables has a new version."""
         lake = self.detection.lake
-        versions = tuple(_newest_version(lake, name) for name in ("live_state", "live_rules", "universe"))
+        versions = tuple(lake.version(name) for name in ("live_state", "live_rules", "universe"))
         if self._live is None or versions != self._versions:
             if self._live is not None:
                 self._live.unpersist()
@@ -242,15 +241,6 @@ class _MicroBatches:
         records = [row["value"] for row in found if row["kind"] == "rules"]
         fired = self.store.fire_patiently(records, rules, tell, lambda: False)
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
-
-
-def _newest_version(lake: Lake, name: str) -> int:
-    """The table's newest version, from its log's file names where the lake is a folder (a query costs 0.3 s)."""
-    log = Path(lake.path(name)) / "_delta_log"
-    if log.is_dir():
-        found = [int(p.stem) for p in log.glob("*.json") if re.fullmatch(r"\d{20}", p.stem)]
-        return max(found, default=-1)
-    return lake.version(name)
 
 
 def _first_line(problem: Exception) -> str:
