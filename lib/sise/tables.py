@@ -322,7 +322,7 @@ _TABLES = [
         checks={
             "id_given": "length(signal_id) > 0",
             "direction_known": "direction IN ('long', 'short')",
-            "entry_after_signal": "entry_date > session",
+            "entry_after_signal": "entry_date IS NULL OR entry_date > session",
             "entry_or_reason": "entry_date IS NULL OR no_entry IS NULL",
         },
         stamps=("evaluated_on",),

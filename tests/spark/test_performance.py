@@ -340,10 +340,14 @@ def assert_same_as_at_once(lake, track, conf):
     assert table(lake) == stepwise and sorted(map(str, lake.read("signal_summary").collect())) == figures
 
 
-def test_a_rule_that_is_gone_is_named(lake, track, days):
-    put(lake, "signals", [signal("a", "AAA", days[5], "forgotten"), signal("b", "AAA", days[5], "dead_cross")])
+def test_a_rule_that_is_gone_is_named_and_a_signal_without_a_case_is_counted(lake, track, days):
+    known = [signal("a", "AAA", days[5], "forgotten"), signal("b", "AAA", days[5], "dead_cross")]
+    put(lake, "signals", [*known, signal("late", "AAA", days[29]), signal("none", "NONE", days[5])])
     merge(lake, "prices", bars("AAA", days[:30]))
     outcome = track()
     assert "not in conf/watchlists.json, taken for long: forgotten" in outcome.lines
     assert table(lake)["a"]["direction"] == "long" and table(lake)["b"]["direction"] == "short"
     assert table(lake)["a"]["return_5"] == -table(lake)["b"]["return_5"] > 0
+    assert table(lake)["late"]["entry_date"] is None and not table(lake)["late"]["complete"]
+    assert table(lake)["none"]["no_entry"] == "no_trade"
+    assert "rsi_oversold, 1 sessions: no case yet of 2 signals (1 still running, 1 without an entry)" in outcome.lines
