@@ -1,4 +1,4 @@
-"""Evaluate a rule over the lake's whole history, on the universe of each day, as track_signals.py does signals."""
+"""Evaluate a rule over the lake's whole history, on the universe of each day, as fired signals are evaluated."""
 
 import sys
 

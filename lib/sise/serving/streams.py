@@ -99,6 +99,7 @@ class Detection:
         self.price_query = self._start_prices()
 
     def stop(self) -> None:
+        self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
         for query in (self.query, self.price_query):
             query.stop()
 
