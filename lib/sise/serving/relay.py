@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import redis
+from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from sise.console import tell
 from sise.indicators.registry import Registry
@@ -94,7 +95,10 @@ def relay(
                     counts["records"] += len(records)
                     counts["signals"] += len(fired)
             if dirty and (now - committed > _COMMIT_EVERY or not batch):
-                reader.commit()
+                try:
+                    reader.commit()
+                except (CommitFailedError, RebalanceInProgressError):
+                    tell("relay: the group shares its partitions anew; what was read comes again and is refused")
                 committed, dirty = now, False
                 if file.changed():
                     tell(f"relay: rules {file.rules.version}")
