@@ -236,7 +236,7 @@ def test_one_question_has_one_answer(lake, computed):
 
 
 def test_a_question_that_cannot_be_answered_says_what_can(computed):
-    with pytest.raises(InputError, match="there are bollinger_lower_touch, cap_floor"):
+    with pytest.raises(InputError, match="there are bollinger_lower_touch, bollinger_upper_touch, cap_floor"):
         computed(rule="rsi")
     with pytest.raises(ConfigError, match="rsi_41"):
         computed(when="rsi_41 < 30")
