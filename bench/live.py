@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 from confluent_kafka import Consumer, Producer
+from pyspark import SparkContext
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
@@ -59,6 +60,8 @@ def make_lake(root: Path, symbols: int) -> None:
     load(spark, str(root / "source"), lake, 4)
     compute_indicators(spark, lake, REGISTRY, CALENDARS, full=True)
     spark.stop()
+    SparkContext._gateway.shutdown()  # and its JVM, which would be in the way  # type: ignore[union-attr]
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 class Load:
@@ -68,9 +71,10 @@ class Load:
         rules = LiveRules.load(settings.conf_file("watchlists.json"), REGISTRY)
         self.pairs: list[tuple[bytes, bytes, bytes]] = []
         for n, state in enumerate(live_rows(LakeReader(settings.lake))):
-            level = next((x for x in levels_of(REGISTRY, rules, state) if x.rule == "rsi_oversold"), None)
-            quiet = state["close"]
-            if n % ACTIVE == 0 and level is not None and level.price is not None:
+            level, quiet = None, state["close"]
+            if n % ACTIVE == 0:
+                level = next(x for x in levels_of(REGISTRY, rules, state) if x.rule == "rsi_oversold")
+            if level is not None and level.price is not None:
                 inside, outside = level.price * 0.995, level.price * 1.06
             else:
                 inside = outside = quiet

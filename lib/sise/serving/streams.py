@@ -90,6 +90,9 @@ class Detection:
             {"KR": self.settings.jump_limit_kr, "US": self.settings.jump_limit_us},
         )
         ensure_topics(self.settings)
+        # A position is one in this life of the topic: one that was made anew is read from its beginning.
+        life = f"{topic_of(TICKS, self.settings.topic_prefix)}-{epoch_of_ticks(self.settings)}"
+        self.checkpoints = self.checkpoints / life
         if self.trigger == "realtime":
             context = self.spark.sparkContext
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))

@@ -45,8 +45,10 @@ def values_at(registry: Registry, state: Mapping[str, Any], price: Any, day_volu
 
 def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> np.ndarray:
     """Whether ``rule`` holds at each price. A rule that needs the volume so far holds at none."""
+    named = {name.removeprefix("prev_") for name in rule.names}
+    needed = Registry(tuple(column for column in registry.core if column in named))
     with np.errstate(all="ignore"):
-        return np.asarray(rule.holds(values_at(registry, state, price), _OPS)[0], bool)
+        return np.asarray(rule.holds(values_at(needed, state, price), _OPS)[0], bool)
 
 
 def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us_limit: float = 0.5) -> list[Level]:
@@ -76,12 +78,10 @@ def _level(
     side = "below" if holds[0] else "above"
     edge = int(np.argmin(holds)) - 1 if side == "below" else int(np.argmax(holds))
     inside, outside = (grid[edge], grid[edge + 1]) if side == "below" else (grid[edge], grid[edge - 1])
-    for _ in range(60):
-        middle = (inside + outside) / 2
-        if bool(strict_at(registry, rule, state, middle)):
-            inside = middle
-        else:
-            outside = middle
+    for _ in range(9):  # sixteen times nearer each round
+        between = np.linspace(inside, outside, 17)
+        last = int(np.argmin(np.append(strict_at(registry, rule, state, between), False))) - 1
+        inside, outside = between[max(last, 0)], between[min(last + 1, 16)]
     price = _to_tick(registry, rule, state, float(inside), side)
     if not low <= price <= high:
         return Level(rule.name, side, None, None, now, "not today")
