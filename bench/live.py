@@ -46,7 +46,7 @@ from sise.serving.signals import connect  # noqa: E402
 from sise.settings import Settings  # noqa: E402
 from sise.signals.levels import levels_of  # noqa: E402
 from sise.signals.rules import LiveRules  # noqa: E402
-from sise.topics import RULES, TICKS, topic_of  # noqa: E402
+from sise.topics import RULES, TICKS, key_of, topic_of  # noqa: E402
 
 RESULTS = HERE / "bench" / "results"
 ACTIVE = 20  # one share in so many goes in and out of a rule
@@ -78,8 +78,7 @@ class Load:
                 inside, outside = level.price * 0.995, level.price * 1.06
             else:
                 inside = outside = quiet
-            key = f"{state['country']}:{state['symbol']}".encode()
-            self.pairs.append((key, self._tick(state, inside), self._tick(state, outside)))
+            self.pairs.append((key_of(state), self._tick(state, inside), self._tick(state, outside)))
 
     def _tick(self, state: dict[str, Any], price: float) -> bytes:
         when = int(state["session_open"].timestamp() * 1000) + 3_600_000
@@ -254,7 +253,8 @@ def step(
     records = [ms for _, ms in watcher.latencies]
     tail = [ms for at, ms in watcher.latencies if at > watcher.since + (seconds - 10) * 1000]
     found = {"rate": round(reached), "records": len(records), **percentiles(records, "kafka")}
-    found |= percentiles(watcher.redis(), "redis") | {"signals": len(watcher.redis())}
+    signals = watcher.redis()
+    found |= percentiles(signals, "redis") | {"signals": len(signals)}
     late = np.median(tail) > 1000 if tail else found.get("redis_p50_ms", 0) > 5000
     found["sustained"] = bool(reached > 0.97 * rate and not late)
     found["processes"] = processes

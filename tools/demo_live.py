@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console
 
 from sise.ops.services import start, stop
-from sise.serving.kafka import consumer
+from sise.serving.kafka import read_all
 from sise.serving.signals import connect
 from sise.settings import Settings
-from sise.topics import DEAD, TICKS, Topic
+from sise.topics import DEAD, TICKS
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -121,7 +121,7 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
             stderr=subprocess.DEVNULL,
         )
         found = _follow(console, settings, lambda: sender.poll() is not None)
-    ticks = _messages(settings, TICKS)
+    ticks = read_all(settings, TICKS)
     wanted = {(t["symbol"], rule) for t in ticks for rule in t.get("label", "").split(",") if rule}
     got = [(s["symbol"], s["signal_type"]) for s in found]
     if sender.returncode or len(ticks) != count:
@@ -132,7 +132,7 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
     problems += [f"{rule} of {symbol} fired, and should not have" for symbol, rule in sorted(set(got) - wanted)]
     if len(got) != len(set(got)):
         problems.append("a signal came twice")
-    problems += [f"refused: {letter['reason']}" for letter in _messages(settings, DEAD)[:3]]
+    problems += [f"refused: {letter['reason']}" for letter in read_all(settings, DEAD)[:3]]
     waits = sorted(s["relayed"] - s["received"] for s in found)
     if waits:
         console.print(f"  {len(found)} signals; tick in Kafka → signal in Redis: median {waits[len(waits) // 2]} ms")
@@ -157,17 +157,6 @@ def _follow(console: Console, settings: Settings, ended: Callable[[], bool]) -> 
         if ended() and not rows:
             time.sleep(0.2)
         time.sleep(0.1)
-    return found
-
-
-def _messages(settings: Settings, topic: Topic) -> list[dict[str, Any]]:
-    reader = consumer(settings, [topic], None)
-    found, last = [], time.monotonic()
-    while time.monotonic() - last < 2:
-        for batch in reader.poll(300).values():
-            found += [json.loads(message.value) for message in batch]
-            last = time.monotonic()
-    reader.close()
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Tick", "Topic", "topic_of"]
+__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Tick", "Topic", "key_of", "topic_of"]
 
 Tick = dict[str, Any]
 
@@ -40,6 +41,11 @@ TICK_FIELDS: dict[str, tuple[str, bool]] = {
     "clock": ("bigint", False),
     "label": ("string", False),
 }
+
+
+def key_of(message: Mapping[str, Any]) -> bytes:
+    """The Kafka key of a tick, record or signal: its share, KR:005930."""
+    return f"{message['country']}:{message['symbol']}".encode()
 
 
 def topic_of(topic: Topic, prefix: str) -> str:

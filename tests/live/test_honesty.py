@@ -16,11 +16,11 @@ import talib
 from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.serving.feeds import produce
+from sise.serving.kafka import read_all
 from sise.serving.streams import Detection
 from sise.sources.ticks import ReplayFeed
 from sise.topics import DEAD, SIGNALS, Tick
 from tests.conftest import CONF
-from tests.live.test_signals import messages
 from tests.spark.test_compute import load
 
 pytestmark = pytest.mark.market
@@ -150,14 +150,14 @@ def test_what_fires_is_what_a_plain_loop_finds(spark, registry, calendars, servi
             compute_indicators(spark, lake, registry, calendars)
     finally:
         detection.stop()
-    found = {signal["id"]: signal for signal in messages(settings, SIGNALS)}
+    found = {signal["id"]: signal for signal in read_all(settings, SIGNALS)}
     assert sent > 25_000 and len(expected) > 500
     assert set(found) - set(expected) == set(), "false signals"
     assert set(expected) - set(found) == set(), "lost signals"
     for name, tick in expected.items():
         assert (found[name]["trigger_price"], found[name]["timestamp"]) == (tick["price"], tick["timestamp"])
     assert {name.split(":")[2] for name in expected} >= {"rsi_oversold", "macd_cross", "volume_surge", "high_52_week"}
-    assert len(messages(settings, DEAD)) == refused
+    assert len(read_all(settings, DEAD)) == refused
 
 
 @dataclasses.dataclass

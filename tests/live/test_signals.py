@@ -22,7 +22,7 @@ from sise.lake import Lake
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows, produce
-from sise.serving.kafka import consumer, ensure_topics, producer, send_all
+from sise.serving.kafka import ensure_topics, producer, read_all, send_all
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import relay
 from sise.serving.signals import SignalStore, connect
@@ -31,7 +31,7 @@ from sise.settings import Settings
 from sise.signals.curves import load_curves
 from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
-from sise.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
+from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 from tests.builders import walk
 from tests.conftest import CONF, HERE
 from tests.spark.test_compute import load, prices
@@ -128,18 +128,6 @@ def until(done: Callable[[], bool], seconds: float = 60) -> bool:
     return done()
 
 
-def messages(settings: Settings, topic: Topic, quiet: float = 1.5) -> list[dict]:
-    """Everything in a topic so far."""
-    reader = consumer(settings, [topic], None)
-    found, last = [], time.monotonic()
-    while time.monotonic() - last < quiet:
-        for batch in reader.poll(300).values():
-            found += [json.loads(message.value) for message in batch]
-            last = time.monotonic()
-    reader.close()
-    return found
-
-
 def labelled(settings: Settings, registry, count: int, seed: int, prob: float = 0.6) -> set[tuple[str, str]]:
     """Sends labelled ticks; what must fire: (symbol, rule)."""
     rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
@@ -192,10 +180,10 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, 
     time.sleep(3)
     got = fired(live)
     assert len(got) == len(set(got)) and set(got) == wanted, "none lost, none doubled, none that was not true"
-    published = messages(live, SIGNALS)
+    published = read_all(live, SIGNALS)
     assert {(s["symbol"], s["signal_type"]) for s in published} == wanted
     assert {s["id"] for s in published} == {f"KR:{a}:{b}:{published[0]['session']}:1" for a, b in wanted}
-    reasons = {letter["message"]: letter["reason"] for letter in messages(live, DEAD)}
+    reasons = {letter["message"]: letter["reason"] for letter in read_all(live, DEAD)}
     assert set(reasons) == {value.decode() for value in bad}
     client = connect(live)
     assert client.hlen(f"{live.redis_prefix}outbox") == 0
@@ -234,9 +222,9 @@ def test_micro_batches_take_up_new_thresholds_and_a_new_state(live, registry, ca
     again = labelled(live, registry, 15, 2)
     session = str(LakeReader(live.lake).rows("live_state", ["valid_session"])["valid_session"][0])
     assert until(lambda: {k for k in fired(live)} >= again, 60)
-    got = [s for s in messages(live, SIGNALS) if s["session"] == session]
+    got = [s for s in read_all(live, SIGNALS) if s["session"] == session]
     assert {(s["symbol"], s["signal_type"]) for s in got} == again
-    assert not messages(live, DEAD)
+    assert not read_all(live, DEAD)
 
 
 def test_the_relay_waits_for_redis_and_loses_nothing(alone, lake_root, registry, roomy):
@@ -272,7 +260,7 @@ def test_the_relay_waits_for_redis_and_loses_nothing(alone, lake_root, registry,
     assert until(lambda: len(fired(settings)) == 100, 60)
     ready.set()
     worker.join(20)
-    ids = [s["id"] for s in messages(settings, SIGNALS)]
+    ids = [s["id"] for s in read_all(settings, SIGNALS)]
     assert len(set(ids)) == 100, "every signal is in Kafka as well"
     assert [int(i.rsplit(":", 1)[1]) for i in ids] == sorted(int(i.rsplit(":", 1)[1]) for i in ids)
 

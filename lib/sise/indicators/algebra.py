@@ -74,7 +74,7 @@ class Arrays:
     def lit(self, value: float) -> Any:
         return value
 
-    def where(self, condition: Any, value: Any, otherwise: Any = np.nan) -> Any:
+    def where(self, condition: Any, value: Any, otherwise: Any = None) -> Any:
         return np.where(condition, value, np.nan if otherwise is None else otherwise)
 
     def known(self, value: Any) -> Any:

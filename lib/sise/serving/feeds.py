@@ -21,7 +21,7 @@ from sise.signals.curves import load_curves
 from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
 from sise.sources.ticks import ReplayFeed, TickFeed
-from sise.topics import TICKS, Tick, topic_of
+from sise.topics import TICKS, Tick, key_of, topic_of
 
 __all__ = ["add_feed", "feed_of", "live_rows", "paced", "produce"]
 
@@ -182,8 +182,9 @@ def produce(
     labelled = 0
     ticks = feed.ticks() if count is None else islice(feed.ticks(), count)
     for tick in paced(ticks, rate, speed or (60.0 if replay and not rate else None), stop):
-        key = f"{tick['country']}:{tick['symbol']}".encode()
-        sent = sender.send(topic, json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode(), key=key)
+        sent = sender.send(
+            topic, json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode(), key=key_of(tick)
+        )
         sent.add_errback(failed.append)
         outcome.rows_out += 1
         labelled += bool(tick.get("label"))

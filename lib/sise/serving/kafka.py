@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -13,21 +16,28 @@ from sise.errors import SiseError
 from sise.settings import Settings
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
 
-__all__ = ["consumer", "ensure_topics", "epoch_of_ticks", "partitions_of", "producer", "send_all"]
+__all__ = ["consumer", "ensure_topics", "epoch_of_ticks", "partitions_of", "producer", "read_all", "send_all"]
 
 TOPICS = (TICKS, RULES, SIGNALS, DEAD)
 
 
-def _admin(settings: Settings) -> KafkaAdminClient:
+@contextmanager
+def _reached(settings: Settings) -> Iterator[None]:
+    """Turns a client's failure to reach the broker into an error that names it and the remedy."""
     try:
-        return KafkaAdminClient(
-            bootstrap_servers=settings.kafka, client_id="sise", bootstrap_timeout_ms=10_000, request_timeout_ms=15_000
-        )
+        yield
     except (KafkaError, OSError, ValueError) as problem:
         raise SiseError(
             f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
             "SISE_KAFKA"
         ) from problem
+
+
+def _admin(settings: Settings) -> KafkaAdminClient:
+    with _reached(settings):
+        return KafkaAdminClient(
+            bootstrap_servers=settings.kafka, client_id="sise", bootstrap_timeout_ms=10_000, request_timeout_ms=15_000
+        )
 
 
 def ensure_topics(settings: Settings, topics: Sequence[Topic] = TOPICS) -> None:
@@ -76,22 +86,17 @@ def epoch_of_ticks(settings: Settings) -> str:
 
 def producer(settings: Settings, **options: Any) -> KafkaProducer:
     """Acknowledged by every replica, idempotent, and quick: a message waits 5 ms at most for company."""
-    try:
+    with _reached(settings):
         return KafkaProducer(
             bootstrap_servers=settings.kafka,
             **{"acks": "all", "linger_ms": 5, "enable_idempotence": True, "max_block_ms": 60_000, **options},
         )
-    except (KafkaError, OSError, ValueError) as problem:
-        raise SiseError(
-            f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
-            "SISE_KAFKA"
-        ) from problem
 
 
 def consumer(settings: Settings, topics: Sequence[Topic], group: str | None, **options: Any) -> KafkaConsumer:
     """Reads from where the group left off, else from the beginning; the caller commits."""
     names = [topic_of(topic, settings.topic_prefix) for topic in topics]
-    try:
+    with _reached(settings):
         return KafkaConsumer(
             *names,
             bootstrap_servers=settings.kafka,
@@ -105,11 +110,6 @@ def consumer(settings: Settings, topics: Sequence[Topic], group: str | None, **o
                 **options,
             },
         )
-    except (KafkaError, OSError, ValueError) as problem:
-        raise SiseError(
-            f"Kafka does not answer at {settings.kafka} ({type(problem).__name__}): start it with 'make up', or set "
-            "SISE_KAFKA"
-        ) from problem
 
 
 def send_all(sender: KafkaProducer, topic: str, messages: Iterable[tuple[bytes | None, bytes]]) -> None:
@@ -120,3 +120,15 @@ def send_all(sender: KafkaProducer, topic: str, messages: Iterable[tuple[bytes |
         sender.flush()
         for future in futures:
             future.get(60)
+
+
+def read_all(settings: Settings, topic: Topic, quiet: float = 2.0) -> list[dict[str, Any]]:
+    """The JSON objects that are in a topic by now: read from its beginning until nothing came for ``quiet`` seconds."""
+    reader = consumer(settings, [topic], None)
+    found, last = [], time.monotonic()
+    while time.monotonic() - last < quiet:
+        for batch in reader.poll(300).values():
+            found += [json.loads(message.value) for message in batch]
+            last = time.monotonic()
+    reader.close()
+    return found

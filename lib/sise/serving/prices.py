@@ -61,9 +61,8 @@ class LatestPrices:
                 continue  # its time is over
             row = by_share[":".join(name.split(":")[:2])]
             sign = -1.0 if rule.decode() in short else 1.0
-            moves = [
-                sign * (price / float(trigger) - 1) + 0.0 for at, price in _pairs(row["ticks"]) if at >= int(since)
-            ]
+            after = [tick["price"] for tick in row["ticks"] if tick["timestamp"] >= int(since)]
+            moves = [sign * (price / float(trigger) - 1) + 0.0 for price in after]
             if not moves:
                 continue
             best, worst = float(best or 0.0), float(worst or 0.0)
@@ -75,7 +74,3 @@ class LatestPrices:
             }
             pipe.hset(f"{self.prefix}signal:{name}", mapping=values)
         pipe.execute()
-
-
-def _pairs(ticks: Sequence[Any]) -> list[tuple[int, float]]:
-    return [(tick["timestamp"], tick["price"]) if isinstance(tick, Mapping) else tuple(tick) for tick in ticks]

@@ -16,7 +16,7 @@ from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks, producer
 from sise.serving.signals import SignalStore, connect, patiently
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
-from sise.topics import RULES, SIGNALS, topic_of
+from sise.topics import RULES, SIGNALS, key_of, topic_of
 
 __all__ = ["GROUP", "RulesFile", "publish", "relay"]
 
@@ -55,13 +55,8 @@ class RulesFile:
 def publish(store: SignalStore, sender: object, topic: str, signals: list[str], say: Callable[[str], None]) -> None:
     """Signals to Kafka; only when they are acknowledged they leave the outbox."""
     if signals:
-        send_all(sender, topic, [(_key(signal), signal.encode()) for signal in signals])  # type: ignore[arg-type]
+        send_all(sender, topic, [(key_of(json.loads(signal)), signal.encode()) for signal in signals])  # type: ignore[arg-type]
         patiently(lambda: store.published(signals), say)
-
-
-def _key(signal: str) -> bytes:
-    found = json.loads(signal)
-    return f"{found['country']}:{found['symbol']}".encode()
 
 
 def relay(

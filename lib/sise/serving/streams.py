@@ -91,8 +91,8 @@ class Detection:
         )
         ensure_topics(self.settings)
         # A position is one in this life of the topic: one that was made anew is read from its beginning.
-        life = f"{topic_of(TICKS, self.settings.topic_prefix)}-{epoch_of_ticks(self.settings)}"
-        self.checkpoints = self.checkpoints / life
+        self.epoch = epoch_of_ticks(self.settings)
+        self.checkpoints = self.checkpoints / f"{topic_of(TICKS, self.settings.topic_prefix)}-{self.epoch}"
         if self.trigger == "realtime":
             context = self.spark.sparkContext
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
@@ -167,7 +167,7 @@ class Detection:
 
     def _start_detection(self) -> StreamingQuery:
         rules = self.file.rules
-        writer_options = {"checkpointLocation": str(self.checkpoints / f"detect-{self.trigger}")}
+        checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
         if self.trigger == "realtime":
             found = detect_rules(self._ticks(), self._live(), self.registry, rules, self.curves, self.clock)
             topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
@@ -179,7 +179,7 @@ class Detection:
                 .format("kafka")
                 .option("kafka.bootstrap.servers", self.settings.kafka)
                 .option("kafka.linger.ms", "0")
-                .options(**writer_options)
+                .option("checkpointLocation", checkpoint)
                 .outputMode("update")
                 .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
                 .start()
@@ -188,7 +188,7 @@ class Detection:
         return (
             self._ticks(maxOffsetsPerTrigger=100_000)
             .writeStream.queryName("detect")
-            .options(**writer_options)
+            .option("checkpointLocation", checkpoint)
             .outputMode("update")
             .trigger(processingTime="0 seconds")
             .foreachBatch(batches)
@@ -196,10 +196,10 @@ class Detection:
         )
 
     def _start_prices(self) -> StreamingQuery:
-        prices = self.prices
+        prices, ahead_ms = self.prices, self.clock.ahead_ms
 
         def write(batch: DataFrame, _: int) -> None:
-            prices.write(tick_prices(batch).toArrow().to_pylist())
+            prices.write(tick_prices(batch, ahead_ms).toArrow().to_pylist())
 
         return (
             self._ticks(maxOffsetsPerTrigger=200_000)
@@ -218,7 +218,7 @@ class _MicroBatches:
     def __init__(self, detection: Detection):
         self.detection = detection
         settings = detection.settings
-        self.store = SignalStore(connect(settings), settings, epoch_of_ticks(settings))
+        self.store = SignalStore(connect(settings), settings, detection.epoch)
         self.sender = producer(settings, linger_ms=0)
         self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
         self._live: DataFrame | None = None

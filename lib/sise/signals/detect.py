@@ -77,11 +77,8 @@ def _needed_columns(registry: Registry, rules: LiveRules) -> list[str]:
             return F.col(name)
 
     used: set[str] = {"close"}
-    named = {name for rule in rules.rules for name in rule.names}
-    named |= {name.removeprefix("prev_") for name in named if name.startswith("prev_")}
-    kept = Registry(tuple(c for c in registry.core if c in named))
-    at_price(kept, F.lit(0.0), F.lit(0.0), Seen(), Columns())
-    used |= {name.removeprefix("prev_") for rule in rules.rules for name in rule.names if name.startswith("prev_")}
+    at_price(registry.only(rules.names), F.lit(0.0), F.lit(0.0), Seen(), Columns())
+    used |= {name.removeprefix("prev_") for name in rules.names if name.startswith("prev_")}
     return [c for c in dict.fromkeys(["close", "volume", *registry.live]) if c in used]
 
 
@@ -116,11 +113,12 @@ def detect_rules(
     return rows.select(kind.alias("kind"), "key", value.alias("value"))
 
 
-def tick_prices(ticks: DataFrame) -> DataFrame:
+def tick_prices(ticks: DataFrame, ahead_ms: int = Clock.ahead_ms) -> DataFrame:
     """A row for each share in a batch of ticks: price, timestamp and day_volume of its newest, and ``ticks``, all of
-    its (timestamp, price) in order. Ticks that are none, or whose price is not positive, are left out."""
+    its (timestamp, price) in order. Ticks that are none, whose price is not positive, or whose time is further ahead
+    of their feed's clock than ``ahead_ms``, are left out."""
     rows = _parsed(ticks).where("country IS NOT NULL AND symbol IS NOT NULL AND price > 0 AND timestamp IS NOT NULL")
-    rows = rows.where("timestamp <= coalesce(clock, received) + 5000")
+    rows = rows.where(F.col("timestamp") <= F.coalesce("clock", "received") + ahead_ms)
     newest = F.max_by(F.struct("price", "timestamp", "day_volume"), F.struct("timestamp", "offset"))
     found = rows.groupBy("country", "symbol").agg(
         newest.alias("newest"), F.sort_array(F.collect_list(F.struct("timestamp", "price"))).alias("ticks")
@@ -210,10 +208,9 @@ def _with_rules(
     """Adds the indicators that the rules name (``v_…``) and a struct of strict, relaxed, watch for each rule."""
     ops = Columns()
     state = {c.removeprefix("s_"): F.col(c) for c in rows.columns if c.startswith("s_")}
-    named = {name for rule in rules.rules for name in rule.names}
-    kept = Registry(tuple(c for c in registry.core if c in named))
+    named = rules.names
     length = F.col("closes") - F.col("opens")
-    values = at_price(kept, F.col("price"), F.col("day_volume").cast("double"), state, ops)
+    values = at_price(registry.only(named), F.col("price"), F.col("day_volume").cast("double"), state, ops)
     values |= {f"prev_{c}": state[c] for c in state if f"prev_{c}" in named}
     elapsed = (F.col("timestamp") - F.col("opens")) / length
     values["session_share"] = session_share(curves, F.col("country"), elapsed)

@@ -46,9 +46,8 @@ def values_at(registry: Registry, state: Mapping[str, Any], price: Any, day_volu
 def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> np.ndarray:
     """Whether ``rule`` holds at each price. A rule that needs the volume so far holds at none."""
     named = {name.removeprefix("prev_") for name in rule.names}
-    needed = Registry(tuple(column for column in registry.core if column in named))
     with np.errstate(all="ignore"):
-        return np.asarray(rule.holds(values_at(needed, state, price), _OPS)[0], bool)
+        return np.asarray(rule.holds(values_at(registry.only(named), state, price), _OPS)[0], bool)
 
 
 def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us_limit: float = 0.5) -> list[Level]:

@@ -189,6 +189,11 @@ class LiveRules:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
+    def names(self) -> set[str]:
+        """The columns that any of the rules looks at."""
+        return {name for rule in self.rules for name in rule.names}
+
+    @cached_property
     def shape(self) -> str:
         """Changes when a running query must be built anew: rules come or go, or look at something else."""
         return _hash([[r.name, r.measure, r.fires, r.requires] for r in self.rules])

@@ -3,9 +3,8 @@
 A rule is a condition over the columns of one session's shares, written as a Spark SQL expression (``when``), or a
 crossing of two of them (``cross``: [a, "above" or "below", b]; the difference was ≤ 0 on the bar before and is > 0
 now, both warm). ``prev_x`` is the value of column x on the bar before: an average or extreme that an event is
-compared with must not contain the event. ``live`` is the rule at the
-tick (signals/rules.py). ``direction`` is what a signal of the rule is taken for: ``long`` (the
-price is expected to rise; the default) or ``short``.
+compared with must not contain the event. ``live`` is the rule at the tick (signals/rules.py). ``direction`` is what
+a signal of the rule is taken for: ``long`` (the price is expected to rise; the default) or ``short``.
 """
 
 from __future__ import annotations
