@@ -343,17 +343,18 @@ def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, liv
     at = json.loads(long)["timestamp"]
     prices = LatestPrices(store.client, live, lambda: rules)
 
-    def row(symbol, *ticks):
-        newest = {"country": "KR", "symbol": symbol, "price": ticks[-1][1], "timestamp": ticks[-1][0], "day_volume": 5}
-        return newest | {"ticks": [{"timestamp": when, "price": price} for when, price in ticks]}
+    def ticks(symbol, *pairs):
+        return [
+            {"country": "KR", "symbol": symbol, "price": price, "timestamp": when, "day_volume": 5, "offset": n}
+            for n, (when, price) in enumerate(pairs)
+        ]
 
-    prices.write(
-        [row("A", (at - 1, 1.0), (at + 1, 1100.11), (at + 2, 900.09), (at + 3, 1050.105)), row("B", (at + 1, 900.09))]
-    )
+    moves = (at - 1, 1.0), (at + 1, 1100.11), (at + 3, 1050.105), (at + 2, 900.09)  # the last one came late
+    prices.write([*ticks("A", *moves), *ticks("B", (at + 1, 900.09))])
     found = {signal["symbol"]: signal for signal in store.active()}
     assert [float(found["A"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.05, 0.1, -0.1])
     assert [float(found["B"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, 0.0])
-    prices.write([row("A", (at + 4, 1000.1))])
+    prices.write(ticks("A", (at + 4, 1000.1)))
     assert float(store.active()[0]["best"]) == pytest.approx(0.1) and found["A"]["last_price"] == "1050.105"
     stored = store.client.hgetall(f"{live.redis_prefix}price:KR:A")
     assert stored[b"price"] == b"1000.1" and abs(int(stored[b"written"]) / 1000 - time.time()) < 30

@@ -25,29 +25,30 @@ class LatestPrices:
     def __init__(self, client: redis.Redis, settings: Settings, rules: Callable[[], LiveRules]):
         self.client, self.prefix, self.rules = client, settings.redis_prefix, rules
 
-    def write(self, shares: Sequence[Mapping[str, Any]]) -> None:
-        """``shares``: country, symbol, price, timestamp, day_volume of each share's newest tick, and ``ticks``, its
-        (timestamp, price) pairs since the last call."""
+    def write(self, ticks: Sequence[Mapping[str, Any]]) -> None:
+        """``ticks``: country, symbol, price, timestamp, day_volume and offset (signals/detect.py's tick_prices), all
+        since the last call."""
+        shares: dict[str, list[Mapping[str, Any]]] = {}
+        for tick in ticks:
+            shares.setdefault(f"{tick['country']}:{tick['symbol']}", []).append(tick)
         if shares:
             patiently(lambda: self._write(shares), tell)
 
-    def _write(self, shares: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, shares: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         now = int(time.time() * 1000)
         pipe = self.client.pipeline(transaction=False)
-        by_share = {}
-        for row in shares:
-            share = f"{row['country']}:{row['symbol']}"
-            by_share[share] = row
+        newest = {share: max(ticks, key=lambda t: (t["timestamp"], t["offset"])) for share, ticks in shares.items()}
+        for share, row in newest.items():
             key = f"{self.prefix}price:{share}"
             values = {"price": repr(row["price"]), "timestamp": row["timestamp"], "written": now}
             pipe.hset(key, mapping=values | {"day_volume": row["day_volume"] or 0})
             pipe.expire(key, _KEEP)
         pipe.execute()
-        self._follow(by_share)
+        self._follow(shares, newest)
 
-    def _follow(self, by_share: Mapping[str, Mapping[str, Any]]) -> None:
+    def _follow(self, shares: Mapping[str, Sequence[Mapping[str, Any]]], newest: Mapping[str, Any]) -> None:
         ids: Any = self.client.zrange(f"{self.prefix}signals:active", 0, -1)
-        mine = [name.decode() for name in ids if ":".join(name.decode().split(":")[:2]) in by_share]
+        mine = [name.decode() for name in ids if ":".join(name.decode().split(":")[:2]) in shares]
         if not mine:
             return
         pipe = self.client.pipeline(transaction=False)
@@ -59,16 +60,17 @@ class LatestPrices:
         for name, (trigger, since, rule, best, worst) in zip(mine, known, strict=True):
             if trigger is None:
                 continue  # its time is over
-            row = by_share[":".join(name.split(":")[:2])]
+            share = ":".join(name.split(":")[:2])
+            last = newest[share]["price"]
             sign = -1.0 if rule.decode() in short else 1.0
-            after = [tick["price"] for tick in row["ticks"] if tick["timestamp"] >= int(since)]
+            after = [tick["price"] for tick in shares[share] if tick["timestamp"] >= int(since)]
             moves = [sign * (price / float(trigger) - 1) + 0.0 for price in after]
             if not moves:
                 continue
             best, worst = float(best or 0.0), float(worst or 0.0)
             values: Any = {
-                "last_price": repr(row["price"]),
-                "pnl": repr(sign * (row["price"] / float(trigger) - 1) + 0.0),
+                "last_price": repr(last),
+                "pnl": repr(sign * (last / float(trigger) - 1) + 0.0),
                 "best": repr(max(best, *moves)),
                 "worst": repr(min(worst, *moves)),
             }

@@ -78,6 +78,7 @@ class Detection:
     trigger: str
     checkpoints: Path
     checkpoint_seconds: int = 300  # real-time mode: what a crash replays, and when new tables are read
+    batches: _MicroBatches | None = None
 
     def start(self) -> None:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
@@ -116,19 +117,29 @@ class Detection:
         return {"trigger": self.trigger, "rules": self.file.rules.version, "queries": found}
 
     def watch(self) -> None:
-        """To be called about once a second: raises what ended a query, takes up changed rules."""
-        for query in (self.query, self.price_query):
-            if (problem := query.exception()) is not None:
-                raise SiseError(f"the query {query.name} ended: {_first_line(problem)}") from problem
+        """To be called about once a second: raises what ended a query, takes up changed rules and tables."""
+        ended = [(q.name, problem) for q in (self.query, self.price_query) if (problem := q.exception()) is not None]
+        if self.batches is not None and self.batches.outdated:  # asked second: it may be why the query ended
+            tell("detect: live_state, live_rules or universe has a new version: going on with it")
+            self._restart()
+        elif ended:
+            name, problem = ended[0]
+            raise SiseError(f"the query {name} ended: {_first_line(problem)}") from problem
         shape = self.file.rules.shape
         if self.file.changed():
             self._note_rules()
             if self.file.rules.shape != shape:
                 tell("detect: the rules look at something else now: the query starts again from its checkpoint")
-                self.query.stop()
-                self.query = self._start_detection()
+                self._restart()
             else:
                 tell(f"detect: thresholds changed (rules {self.file.rules.version}), taken up with the next batch")
+
+    def _restart(self) -> None:
+        """Starts detection, from where its checkpoint stands; what ran before has ended then."""
+        self.query.stop()
+        if self.batches is not None:
+            self.batches.live.unpersist()
+        self.query = self._start_detection()
 
     def _note_rules(self) -> None:
         """The rules in force, with every version that was before: live_rules."""
@@ -147,7 +158,8 @@ class Detection:
             kept = before.where(F.col("version") != rules.version).withColumn("current", F.lit(False))
             self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
 
-    def _live(self) -> DataFrame:
+    def live(self) -> DataFrame:
+        """The broadcast side, of the tables as they are."""
         universe = self.lake.read("universe") if self.lake.exists("universe") else None
         rules = self.lake.read("live_rules")
         return live_side(self.lake.read("live_state"), rules, universe, self.registry, self.file.rules)
@@ -169,7 +181,7 @@ class Detection:
         rules = self.file.rules
         checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
         if self.trigger == "realtime":
-            found = detect_rules(self._ticks(), self._live(), self.registry, rules, self.curves, self.clock)
+            found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
             topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
                 topic_of(RULES, self.settings.topic_prefix)
             )
@@ -184,25 +196,26 @@ class Detection:
                 .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
                 .start()
             )
-        batches = _MicroBatches(self)
+        self.batches = _MicroBatches(self)
+        ticks = self._ticks(maxOffsetsPerTrigger=100_000)
+        found = detect_rules(ticks, self.batches.live, self.registry, rules, self.curves, self.clock)
         return (
-            self._ticks(maxOffsetsPerTrigger=100_000)
-            .writeStream.queryName("detect")
+            found.writeStream.queryName("detect")
             .option("checkpointLocation", checkpoint)
             .outputMode("update")
             .trigger(processingTime="0 seconds")
-            .foreachBatch(batches)
+            .foreachBatch(self.batches)
             .start()
         )
 
     def _start_prices(self) -> StreamingQuery:
-        prices, ahead_ms = self.prices, self.clock.ahead_ms
+        prices = self.prices
 
         def write(batch: DataFrame, _: int) -> None:
-            prices.write(tick_prices(batch, ahead_ms).toArrow().to_pylist())
+            prices.write(batch.toArrow().to_pylist())
 
         return (
-            self._ticks(maxOffsetsPerTrigger=200_000)
+            tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.clock.ahead_ms)
             .writeStream.queryName("prices")
             .option("checkpointLocation", str(self.checkpoints / "prices"))
             .outputMode("update")
@@ -213,37 +226,38 @@ class Detection:
 
 
 class _MicroBatches:
-    """foreachBatch: the same detection over each batch, straight to Redis; no relay is needed."""
+    """foreachBatch: what a batch's detection found, straight to Redis; no relay is needed.
+
+    The whole detection is part of the streaming query, whose plan is built once and not for each batch, over a
+    broadcast side that is computed once (``live``). So a batch that comes when one of its tables has a new version
+    is not judged: ``outdated`` says so, the batch fails, and comes again to the query that starts next.
+    """
 
     def __init__(self, detection: Detection):
-        self.detection = detection
+        self.lake, self.rules = detection.lake, detection.file.rules
         settings = detection.settings
         self.store = SignalStore(connect(settings), settings, detection.epoch)
         self.sender = producer(settings, linger_ms=0)
         self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
-        self._live: DataFrame | None = None
-        self._versions: tuple[int, ...] = ()
+        self.versions = self._versions()  # before the tables are read: a version too old is found out, not one too new
+        self.live = detection.live().coalesce(1).persist()
         publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
 
-    def _broadcast(self) -> DataFrame:
-        """The broadcast side, computed again only when one of its tables has a new version."""
-        lake = self.detection.lake
-        versions = tuple(lake.version(name) for name in ("live_state", "live_rules", "universe"))
-        if self._live is None or versions != self._versions:
-            if self._live is not None:
-                self._live.unpersist()
-            self._live = self.detection._live().coalesce(1).persist()
-            self._versions = versions
-        return self._live
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(self.lake.version(name) for name in ("live_state", "live_rules", "universe"))
+
+    @property
+    def outdated(self) -> bool:
+        return self._versions() != self.versions
 
     def __call__(self, batch: DataFrame, _: int) -> None:
-        job = self.detection
-        rules = job.file.rules
-        found = detect_rules(batch, self._broadcast(), job.registry, rules, job.curves, job.clock).collect()
+        if self.outdated:
+            raise SiseError("live_state, live_rules or universe has a new version: this batch waits for it")
+        found = batch.collect()
         dead = [(row["key"], row["value"].encode()) for row in found if row["kind"] == "dead"]
         send_all(self.sender, self.topics[DEAD], [(None if k is None else bytes(k), v) for k, v in dead])
         records = [row["value"] for row in found if row["kind"] == "rules"]
-        fired = self.store.fire_patiently(records, rules, tell, lambda: False)
+        fired = self.store.fire_patiently(records, self.rules, tell, lambda: False)
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
 
 

@@ -114,16 +114,11 @@ def detect_rules(
 
 
 def tick_prices(ticks: DataFrame, ahead_ms: int = Clock.ahead_ms) -> DataFrame:
-    """A row for each share in a batch of ticks: price, timestamp and day_volume of its newest, and ``ticks``, all of
-    its (timestamp, price) in order. Ticks that are none, whose price is not positive, or whose time is further ahead
-    of their feed's clock than ``ahead_ms``, are left out."""
+    """country, symbol, price, timestamp, day_volume and offset of each tick. Ticks that are none, whose price is not
+    positive, or whose time is further ahead of their feed's clock than ``ahead_ms``, are left out."""
     rows = _parsed(ticks).where("country IS NOT NULL AND symbol IS NOT NULL AND price > 0 AND timestamp IS NOT NULL")
     rows = rows.where(F.col("timestamp") <= F.coalesce("clock", "received") + ahead_ms)
-    newest = F.max_by(F.struct("price", "timestamp", "day_volume"), F.struct("timestamp", "offset"))
-    found = rows.groupBy("country", "symbol").agg(
-        newest.alias("newest"), F.sort_array(F.collect_list(F.struct("timestamp", "price"))).alias("ticks")
-    )
-    return found.select("country", "symbol", "newest.*", "ticks")
+    return rows.select("country", "symbol", "price", "timestamp", "day_volume", "offset")
 
 
 def _parsed(ticks: DataFrame) -> DataFrame:
