@@ -18,6 +18,7 @@ from sise.calendars import Calendar
 from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
+from sise.indicators.day import with_new_bars
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import BAR_COLUMNS
@@ -74,7 +75,8 @@ class _Run:
         shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
             shares = self.hold(self._with_state(shares))
-        rows = self._rows(shares, as_of)
+            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
+        rows = self._rows(shares, as_of, counts[1], counts[0] - counts[1])
         with described(self.spark, f"indicators: compute and write all rows from {start}"):
             self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
         self._finish_all(as_of)
@@ -104,7 +106,7 @@ class _Run:
                 self._replace_live(None, as_of)
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
-            rows = self.hold(self._rows(shares, as_of))
+            rows = self.hold(self._rows(shares, as_of, counts[1], counts[0] - counts[1]))
         with described(self.spark, f"indicators: merge the rows of {counts[0]} shares"):
             gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
@@ -161,16 +163,26 @@ class _Run:
         fields = ", ".join(f"{name}: double" for name in self.registry.state)
         return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
 
-    def _rows(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
-        """The indicators of ``shares`` from their ``start`` on."""
-        bars = self._tails(shares.select(*_SHARE, F.col("_state.tail_from").alias("_from")), as_of)
-        states = shares.select(*_SHARE, "start", "_state")
-        rows = with_indicators(bars, self.registry, states=states)
-        return rows.where(F.col("date") >= F.col("start")).drop("start")
+    def _rows(self, shares: DataFrame, as_of: Mapping[str, date], continued: int, anew: int) -> DataFrame:
+        """The indicators of ``shares`` from their ``start`` on: of how many with a state, and how many without."""
+        parts = []
+        if continued:
+            some = shares.where(F.col("_state").isNotNull())
+            parts.append(with_new_bars(self._tails(some, as_of), some, self.registry))
+        if anew or not continued:
+            bars = self.prices.join(
+                F.broadcast(shares.where(F.col("_state").isNull()).select(*_SHARE)), on=_SHARE, how="left_semi"
+            )
+            parts.append(with_indicators(self._bars(bars, as_of), self.registry))
+        rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
+        starts = F.broadcast(shares.select(*_SHARE, "start"))
+        return rows.join(starts, on=_SHARE, how="inner").where(F.col("date") >= F.col("start")).drop("start")
 
     def _tails(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
-        """The bars of ``shares`` from ``_from`` on (null: all). Shares that trade daily are read by date, so that
-        files of earlier years are not opened; the others, few on most days, from wherever their bars lie."""
+        """The bars of ``shares`` from their state's ``tail_from`` on (null: all). Shares that trade daily are read by
+        date, so that files of earlier years are not opened; the others, few on most days, from wherever their bars
+        lie."""
+        shares = shares.select(*_SHARE, F.col("_state.tail_from").alias("_from"))
         span = int(self.registry.tail * _SLACK) + 2 * KEPT_SESSIONS
         since = min((self.calendars[c].back(day, span) for c, day in as_of.items()), default=_LONG_AGO)
         deep = F.col("_from").isNull() | (F.col("_from") < F.lit(since))
@@ -242,9 +254,7 @@ class _Run:
             *[value.alias(name) for name, value in live.items()],
         )
 
-    def _replace_live(
-        self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None
-    ) -> None:
+    def _replace_live(self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
         valid = {c: self.calendars[c].next(day) for c, day in as_of.items()}
@@ -262,9 +272,7 @@ class _Run:
         }
         done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
         with described(self.spark, "indicators: replace live_state for the next session"):
-            self.lake.replace(
-                "live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str)
-            )
+            self.lake.replace("live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(as_of)
 
     def _moved(self, done: _Progress) -> bool:

@@ -16,14 +16,24 @@ from sise.indicators.registry import BOLLINGER, MACD, Registry
 __all__ = ["at_price"]
 
 
-def at_price(registry: Registry, price: Any, volume: Any, state: Mapping[str, Any], ops: Algebra) -> dict[str, Any]:
+def at_price(
+    registry: Registry,
+    price: Any,
+    volume: Any,
+    state: Mapping[str, Any],
+    ops: Algebra,
+    *,
+    high: Any = None,
+    low: Any = None,
+) -> dict[str, Any]:
     """Values by indicator: what it is if the session's bar closed at ``price`` with ``volume`` traded so far.
 
     ``state``: live_state's columns by name. ``ops``: Columns() where these are Spark columns, Arrays() for numpy.
-    ``price`` in the state's basis and currency. The bar's high and low are taken to be the price: high_N and low_N
-    are the extremes with it. Where ``volume`` is None the volume columns are left out; ATR needs the bar's range and
-    is left out always. Null until warm.
+    ``price`` in the state's basis and currency. The bar's high and low are taken to be the price where they are not
+    given: high_N and low_N are the extremes with them. Where ``volume`` is None the volume columns are left out; ATR
+    needs the bar's range and is left out always. Null until warm.
     """
+    high, low = price if high is None else high, price if low is None else low
     get = state.__getitem__
     values: dict[str, Any] = {}
     for n in registry.periods("sma"):
@@ -39,17 +49,15 @@ def at_price(registry: Registry, price: Any, volume: Any, state: Mapping[str, An
     if registry.has_bollinger:
         values |= _bollinger(ops, get, price)
     if volume is not None:
-        for n in registry.periods("volume_avg"):
+        for n in registry.periods("volume_avg", "volume_ratio"):
             average = (get(f"volume_avg_{n}_sum") + volume) / ops.lit(float(n))
-            values[f"volume_avg_{n}"] = average
-            if f"volume_ratio_{n}" in registry.core:
-                values[f"volume_ratio_{n}"] = ops.divide(volume, average)
+            values[f"volume_avg_{n}"], values[f"volume_ratio_{n}"] = average, ops.divide(volume, average)
     for n in registry.periods("high"):
         best = get(f"high_{n}_max")
-        values[f"high_{n}"] = price if n == 1 else ops.where(ops.known(best), ops.greatest(best, price))
+        values[f"high_{n}"] = high if n == 1 else ops.where(ops.known(best), ops.greatest(best, high))
     for n in registry.periods("low"):
         worst = get(f"low_{n}_min")
-        values[f"low_{n}"] = price if n == 1 else ops.where(ops.known(worst), ops.least(worst, price))
+        values[f"low_{n}"] = low if n == 1 else ops.where(ops.known(worst), ops.least(worst, low))
     for n in registry.periods("return"):
         values[f"return_{n}"] = ops.divide(price, get(f"return_{n}_base")) - ops.lit(1.0)
     return {name: values[name] for name in registry.core if name in values}

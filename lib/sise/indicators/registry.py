@@ -146,7 +146,8 @@ class Registry:
         period − 1 highs or lows; ``x_base``: the close a return is measured from; ``bb_mean``, ``bb_m2``: mean and
         sum of squared deviations of the last 19 closes.
         """
-        names = [f"{c}_sum" for c in self.core if c.startswith(("sma_", "volume_avg_"))]
+        names = [f"{c}_sum" for c in self.core if c.startswith("sma_")]
+        names += [f"volume_avg_{n}_sum" for n in self.periods("volume_avg", "volume_ratio")]
         names += [f"{c}_max" for c in self.core if c.startswith("high_")]
         names += [f"{c}_min" for c in self.core if c.startswith("low_")]
         names += [f"{c}_base" for c in self.core if c.startswith("return_")]
