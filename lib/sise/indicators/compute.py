@@ -25,7 +25,7 @@ from sise.indicators.rolling import BAR_COLUMNS
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
-from sise.session import Hold, described
+from sise.session import Hold, described, small_plans
 
 __all__ = ["compute_indicators"]
 
@@ -84,7 +84,7 @@ class _Run:
 
     def day(self, done: _Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
-        with described(self.spark, "indicators: what changed since the last run"):
+        with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
             changes = self.lake.changes("prices", done.prices, self.versions["prices"])
             actions = self.lake.changes("actions", done.actions, self.versions["actions"])
             if changes is None or actions is None:
@@ -107,7 +107,14 @@ class _Run:
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
             rows = self.hold(self._rows(shares, as_of, counts[1], counts[0] - counts[1]))
-        with described(self.spark, f"indicators: merge the rows of {counts[0]} shares"):
+        with small_plans(self.spark, counts[0] == counts[1]):
+            self._write_day(keys, shares, rows, counts[0], as_of)
+        return self.outcome
+
+    def _write_day(
+        self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, as_of: Mapping[str, date]
+    ) -> None:
+        with described(self.spark, f"indicators: merge the rows of {count} shares"):
             gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
         with described(self.spark, "indicators: keep the filters' states"):
@@ -120,7 +127,6 @@ class _Run:
         self._replace_live(rows, as_of, shares if written.deleted else rows)
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
-        return self.outcome
 
     # What to compute -------------------------------------------------------------------------------------------
 
@@ -141,9 +147,10 @@ class _Run:
         due = self.actions.where(price_changing & falls_due).select(*_SHARE)
         changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
         changed = changed.unionByName(due).distinct()
-        traded = self.prices.select(*_SHARE).distinct()
+        # A share that was never computed has its bars among the keys, if it has any.
+        computed = self.lake.read("live_state").select(*_SHARE)
         starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
-        again = changed.join(traded, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
+        again = changed.join(computed, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
         return starts.unionByName(again).groupBy(*_SHARE).agg(F.min("start").alias("start"))
 
     def _with_state(self, shares: DataFrame) -> DataFrame:
