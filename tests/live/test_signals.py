@@ -158,8 +158,31 @@ def fired(settings: Settings) -> list[tuple[str, str]]:
     return [(s["symbol"], s["signal_type"]) for s in found]
 
 
-def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, run_job):
+def next_session(settings: Settings, spark, registry, calendars) -> str:
+    """Every share gets a bar for the session of live_state, which moves on to the one after it: that is given."""
+    lake = Lake(spark, settings.lake, registry.extra_columns)
+    day = lake.read("live_state").first()["valid_session"]
+    rows = [r for n, s in enumerate(SHARES) for r in walk(s, [day], [prices(n, 262)[-1]], volume=1000.0)]
+    load(lake, rows)
+    compute_indicators(spark, lake, registry, calendars)
+    return str(LakeReader(settings.lake).rows("live_state", ["valid_session"])["valid_session"][0])
+
+
+def fires_in(settings: Settings, session: str) -> set[tuple[str, str]]:
+    found = [s for s in read_all(settings, SIGNALS) if s["session"] == session]
+    return {(s["symbol"], s["signal_type"]) for s in found}
+
+
+@pytest.fixture
+def own_lake(live, tmp_path) -> Settings:
+    """As ``live``, with a lake that the test may write to."""
+    shutil.copytree(live.lake, tmp_path / "lake")
+    return dataclasses.replace(live, lake=str(tmp_path / "lake"))
+
+
+def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, registry, calendars, spark, run_job):
     """Real-time detection and two relay members; both kinds are killed with ticks on the way."""
+    live = own_lake
     detection = run_job(live, *detect("realtime", "--checkpoint-seconds", "30"))
     relays = [run_job(live, *RELAY) for _ in range(2)]
     detection.wait_for("watching with rules")
@@ -172,7 +195,7 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, 
     detection.kill()
     relays[0].kill()
     wanted |= labelled(live, registry, 20, 2)  # nobody detects just now
-    detection = run_job(live, *detect("realtime", "--checkpoint-seconds", "30"))
+    detection = run_job(live, *detect("realtime"))
     relays[1].kill()
     detection.wait_for("watching with rules")
     run_job(live, *RELAY)
@@ -192,13 +215,15 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(live, registry, 
     assert 0 < client.ttl(key) <= live.signal_ttl_seconds
     assert client.exists(f"{live.redis_prefix}price:KR:{symbol}")
     assert float(client.hget(key, "pnl")) == 0
+    # a new session: its ticks are there before the detection, minutes from its checkpoint, has seen the new state
+    session = next_session(live, spark, registry, calendars)
+    again = labelled(live, registry, 15, 0)
+    assert again and until(lambda: fires_in(live, session) == again, 90), again - fires_in(live, session)
     detection.process.terminate()
 
 
-def test_micro_batches_take_up_new_thresholds_and_a_new_state(live, registry, calendars, spark, run_job, tmp_path):
-    copy = tmp_path / "lake"
-    shutil.copytree(live.lake, copy)
-    live = dataclasses.replace(live, lake=str(copy))
+def test_micro_batches_take_up_new_thresholds_and_a_new_state(own_lake, registry, calendars, spark, run_job):
+    live = own_lake
     detection = run_job(live, *detect("micro-batch"))
     detection.wait_for("watching with rules")
     wanted = labelled(live, registry, 15, 0)
@@ -212,18 +237,10 @@ def test_micro_batches_take_up_new_thresholds_and_a_new_state(live, registry, ca
     wanted |= labelled(live, registry, 15, 1)
     assert until(lambda: set(fired(live)) >= wanted, 60)
     # a new session: the state moves on, its ticks count, those of the old session do not
-    lake = Lake(spark, live.lake, registry.extra_columns)
-    last = lake.read("live_state").first()
-    rows = [
-        r for n, s in enumerate(SHARES) for r in walk(s, [last["valid_session"]], [prices(n, 262)[-1]], volume=1000.0)
-    ]
-    load(lake, rows)
-    compute_indicators(spark, lake, registry, calendars)
+    session = next_session(live, spark, registry, calendars)
     again = labelled(live, registry, 15, 2)
-    session = str(LakeReader(live.lake).rows("live_state", ["valid_session"])["valid_session"][0])
-    assert until(lambda: {k for k in fired(live)} >= again, 60)
-    got = [s for s in read_all(live, SIGNALS) if s["session"] == session]
-    assert {(s["symbol"], s["signal_type"]) for s in got} == again
+    assert again and until(lambda: fires_in(live, session) >= again, 60)
+    assert fires_in(live, session) == again
     assert not read_all(live, DEAD)
 
 

@@ -119,8 +119,8 @@ class Detection:
     def watch(self) -> None:
         """To be called about once a second: raises what ended a query, takes up changed rules and tables."""
         ended = [(q.name, problem) for q in (self.query, self.price_query) if (problem := q.exception()) is not None]
-        if self.batches is not None and self.batches.outdated:  # asked second: it may be why the query ended
-            tell("detect: live_state, live_rules or universe has a new version: going on with it")
+        if self.outdated:  # asked second: it may be why the query ended
+            tell(f"detect: {' or '.join(self._tables)} has a new version: going on with it")
             self._restart()
         elif ended:
             name, problem = ended[0]
@@ -140,6 +140,21 @@ class Detection:
         if self.batches is not None:
             self.batches.live.unpersist()
         self.query = self._start_detection()
+
+    @property
+    def _tables(self) -> tuple[str, ...]:
+        """The tables whose new version starts detection again. In real-time mode that replays what came since the
+        last checkpoint, so that ticks of a session whose state came late are judged by it after all; thresholds are
+        for the ticks to come, and wait for the checkpoint."""
+        return ("live_state", "universe") if self.trigger == "realtime" else ("live_state", "universe", "live_rules")
+
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(self.lake.version(name) for name in self._tables)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the running detection was started on tables that have moved on."""
+        return self._versions() != self.started_with
 
     def _note_rules(self) -> None:
         """The rules in force, with every version that was before: live_rules."""
@@ -178,6 +193,7 @@ class Detection:
         return reader.load()
 
     def _start_detection(self) -> StreamingQuery:
+        self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         rules = self.file.rules
         checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
         if self.trigger == "realtime":
@@ -230,29 +246,21 @@ class _MicroBatches:
 
     The whole detection is part of the streaming query, whose plan is built once and not for each batch, over a
     broadcast side that is computed once (``live``). So a batch that comes when one of its tables has a new version
-    is not judged: ``outdated`` says so, the batch fails, and comes again to the query that starts next.
+    is not judged: it fails, and comes again to the query that starts next.
     """
 
     def __init__(self, detection: Detection):
-        self.lake, self.rules = detection.lake, detection.file.rules
+        self.detection, self.rules = detection, detection.file.rules
         settings = detection.settings
         self.store = SignalStore(connect(settings), settings, detection.epoch)
         self.sender = producer(settings, linger_ms=0)
         self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
-        self.versions = self._versions()  # before the tables are read: a version too old is found out, not one too new
         self.live = detection.live().coalesce(1).persist()
         publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
 
-    def _versions(self) -> tuple[int, ...]:
-        return tuple(self.lake.version(name) for name in ("live_state", "live_rules", "universe"))
-
-    @property
-    def outdated(self) -> bool:
-        return self._versions() != self.versions
-
     def __call__(self, batch: DataFrame, _: int) -> None:
-        if self.outdated:
-            raise SiseError("live_state, live_rules or universe has a new version: this batch waits for it")
+        if self.detection.outdated:
+            raise SiseError("the tables have a new version: this batch waits for it")
         found = batch.collect()
         dead = [(row["key"], row["value"].encode()) for row in found if row["kind"] == "dead"]
         send_all(self.sender, self.topics[DEAD], [(None if k is None else bytes(k), v) for k, v in dead])
