@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
@@ -12,7 +12,7 @@ from pyspark.storagelevel import StorageLevel
 from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
-__all__ = ["STEPS", "Hold", "described", "open_session", "small_plans"]
+__all__ = ["STEPS", "Hold", "described", "frequent_plans", "open_session", "small_plans"]
 
 
 def open_session(name: str) -> SparkSession:
@@ -56,15 +56,24 @@ class Hold:
         self._frames.clear()
 
 
-@contextmanager
-def small_plans(spark: SparkSession, small: bool = True) -> Iterator[None]:
+def small_plans(spark: SparkSession, small: bool = True) -> AbstractContextManager[None]:
     """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
     names = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
-    before = {name: spark.conf.get(name) or "" for name in names}
+    return _configured(spark, names if small else {})
+
+
+def frequent_plans(spark: SparkSession) -> AbstractContextManager[None]:
+    """Queries started inside compile their expressions but not whole stages: a micro-batch is planned anew each time,
+    and with the live rules half of that was writing the stage's source."""
+    return _configured(spark, {"spark.sql.codegen.wholeStage": "false"})
+
+
+@contextmanager
+def _configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: spark.conf.get(name) or "" for name in values}
     try:
-        if small:
-            for name, value in names.items():
-                spark.conf.set(name, value)
+        for name, value in values.items():
+            spark.conf.set(name, value)
         yield
     finally:
         for name, value in before.items():

@@ -21,7 +21,7 @@ from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of, pro
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.signals import SignalStore, connect
-from sise.session import Hold, described
+from sise.session import Hold, described, frequent_plans
 from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
@@ -215,14 +215,9 @@ class Detection:
         self.batches = _MicroBatches(self)
         ticks = self._ticks(maxOffsetsPerTrigger=100_000)
         found = detect_rules(ticks, self.batches.live, self.registry, rules, self.curves, self.clock)
-        return (
-            found.writeStream.queryName("detect")
-            .option("checkpointLocation", checkpoint)
-            .outputMode("update")
-            .trigger(processingTime="0 seconds")
-            .foreachBatch(self.batches)
-            .start()
-        )
+        writer = found.writeStream.queryName("detect").option("checkpointLocation", checkpoint).outputMode("update")
+        with frequent_plans(self.spark):
+            return writer.trigger(processingTime="0 seconds").foreachBatch(self.batches).start()
 
     def _start_prices(self) -> StreamingQuery:
         prices = self.prices
@@ -230,15 +225,10 @@ class Detection:
         def write(batch: DataFrame, _: int) -> None:
             prices.write(batch.toArrow().to_pylist())
 
-        return (
-            tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.clock.ahead_ms)
-            .writeStream.queryName("prices")
-            .option("checkpointLocation", str(self.checkpoints / "prices"))
-            .outputMode("update")
-            .trigger(processingTime="1 second")
-            .foreachBatch(write)
-            .start()
-        )
+        ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.clock.ahead_ms)
+        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self.checkpoints / "prices"))
+        with frequent_plans(self.spark):
+            return writer.outputMode("update").trigger(processingTime="1 second").foreachBatch(write).start()
 
 
 class _MicroBatches:
