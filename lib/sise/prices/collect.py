@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import COUNTRIES, Calendar
+from sise.errors import InputError
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
@@ -24,6 +25,8 @@ __all__ = ["collect_prices", "collect_symbols", "select_corrections", "today_of"
 _PRICES = ("open", "high", "low", "close")
 # A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
 _RECENT_DAYS = 60
+# A listing of fewer shares may change by any part.
+_ENOUGH = 50
 
 
 def today_of(settings: Settings, calendars: Mapping[str, Calendar]) -> dict[str, date]:
@@ -38,9 +41,13 @@ def collect_symbols(spark: SparkSession, lake: Lake, source: Source, request: Re
             rows = hold(rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))))
             count = rows.count()
         known = lake.read("symbols")
+        if getattr(source, "partial", False):
+            rows = hold(_with_known(rows, known))
         new = _select_changes(rows, known)
         if source.whole_listing:
-            new = new.unionByName(_select_gone(rows, known, today))
+            gone = hold(_select_gone(rows, known, today))
+            _believe(gone, known, getattr(source, "shrink_limit", 1.0), source.name)
+            new = new.unionByName(gone)
         with described(spark, "symbols: merge changes"):
             written = lake.merge("symbols", hold(_stamped(new, source.name)))
             active = lake.read("symbols").select("country", "symbol").distinct().count()
@@ -82,6 +89,29 @@ def _select_gone(rows: DataFrame, known: DataFrame, today: date) -> DataFrame:
     last = last.join(rows.select("market").distinct(), on="market", how="left_semi")
     gone = last.join(rows.select("country", "symbol").distinct(), on=["country", "symbol"], how="left_anti")
     return gone.withColumn("valid_from", F.lit(today)).withColumn("active", F.lit(False)).select(*rows.columns)
+
+
+def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
+    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back."""
+    filled = ("market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted")
+    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    last = known.withColumn("_n", F.row_number().over(share)).where("_n = 1")
+    last = last.select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
+    joined = rows.join(last, on=["country", "symbol"], how="left")
+    return joined.withColumns({c: F.coalesce(c, f"_{c}") for c in filled}).select(*rows.columns)
+
+
+def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:
+    """Raises InputError where a listing lost so much of a market that it rather broke off."""
+    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    active = known.withColumn("_n", F.row_number().over(share)).where("_n = 1 AND active")
+    counts = {r["market"]: r["count"] for r in active.groupBy("market").count().collect()}
+    for row in gone.groupBy("market").count().collect():
+        if (there := counts[row["market"]]) >= _ENOUGH and row["count"] > limit * there:
+            raise InputError(
+                f"{source}'s listing of {row['market']} lacks {row['count']} of the {there} shares known: it is not "
+                "believed; run again later, or raise SISE_SHRINK_LIMIT if they have left indeed"
+            )
 
 
 def collect_prices(
