@@ -55,9 +55,24 @@ def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool) -> Ch
     actions = _last({(a["country"], a["symbol"], a["ex_date"], a["kind"]): a for k in kept for a in k.actions})
     indices = _last({(i["index"], i["date"]): i for k in kept for i in k.indices})
     chunk = Chunk(source, table, actions, indices)
+    _keep_factors(lake, chunk)
     if rebased and table.num_rows:
         _judge(lake, chunk)
     return chunk
+
+
+def _keep_factors(lake: Lake, chunk: Chunk) -> None:
+    """An announcement without a factor takes back none that the reference price has given since."""
+    open_ones = [a for a in chunk.action_rows if a["factor"] is None and a["kind"] != "dividend"]
+    if not open_ones:
+        return
+    known = lake.read("actions").where("factor IS NOT NULL").select("country", "symbol", "ex_date", "kind").collect()
+    settled = {tuple(row) for row in known}
+    chunk.action_rows = [
+        a
+        for a in chunk.action_rows
+        if a["factor"] is not None or (a["country"], a["symbol"], a["ex_date"], a["kind"]) not in settled
+    ]
 
 
 def _last(rows: Mapping[Any, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from itertools import combinations
+from itertools import chain, combinations
 from math import log
 from typing import Any
 
@@ -24,6 +24,7 @@ _NEAR = 0.2
 # A factor so near to 1 cannot be told from a day's move.
 _SMALL = 0.35
 _SAME_SPLIT_DAYS = 10
+_MOST_SPLITS = 6
 
 Bar = Mapping[str, Any]
 
@@ -63,12 +64,15 @@ def judge_answer(
             settled.append(dated[action["ex_date"], action["kind"]])  # judged before; the lake's word stays
         else:
             splits.append(action)
-    _mark_doubles(splits, [a for a in known if a["confirmed"]], verdict)
+    doubles = _doubles(splits, [a for a in known if a["confirmed"]])
     before = {bar["date"]: bar for bar in stored if bar["volume"] > 0 and bar["close"] > 0}
     overlap = [(before[b["date"]], b) for b in answered if b["date"] in before and b["volume"] > 0 and b["close"] > 0]
     confirmed = [a for a in known if a["confirmed"] and (a["ex_date"], a["kind"]) not in {_id(s) for s in splits}]
     if overlap:
-        _compare(overlap, splits, confirmed, stored, answered, verdict)
+        _compare(overlap, splits, doubles, confirmed, stored, answered, verdict)
+    else:
+        for split in (s for s in splits if _id(s) in doubles):
+            _doubt(split, doubles[_id(split)], verdict)
     if not verdict.refuse_all:
         _look_inside(answered, [s for s in splits if s["confirmed"]], verdict)
     verdict.actions += splits
@@ -79,23 +83,24 @@ def _id(action: Mapping[str, Any]) -> tuple[date, str]:
     return action["ex_date"], action["kind"]
 
 
-def _mark_doubles(splits: list[dict[str, Any]], known: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
-    """The same factor again within days is the same split, served twice."""
-    accepted = list(known)
-    for split in sorted(splits, key=lambda s: s["ex_date"]):
+def _doubles(splits: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]) -> dict[tuple[date, str], str]:
+    """Splits whose factor was served days before: the same split a second time, until the prices say otherwise."""
+    accepted, found = list(known), {}
+    for split in sorted(splits, key=_id):
         twin = next(
-            (
-                other
-                for other in accepted
-                if 0 < abs((split["ex_date"] - other["ex_date"]).days) <= _SAME_SPLIT_DAYS
-                and abs(log(split["factor"] / other["factor"])) < 1e-6
-            ),
+            (other for other in accepted if split["ex_date"] != other["ex_date"] and _twins(split, other)),
             None,
         )
         if twin is None:
             accepted.append(split)
         else:
-            _doubt(split, f"the same split as that of {twin['ex_date']}, served twice", verdict)
+            found[_id(split)] = f"the same split as that of {twin['ex_date']}, served twice"
+    return found
+
+
+def _twins(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    near = abs((one["ex_date"] - other["ex_date"]).days) <= _SAME_SPLIT_DAYS
+    return near and abs(log(one["factor"] / other["factor"])) < 1e-6
 
 
 def _doubt(split: dict[str, Any], why: str, verdict: Verdict) -> None:
@@ -115,6 +120,7 @@ def _expected(old: Bar, new: Bar, events: Iterable[Mapping[str, Any]]) -> float:
 def _compare(
     overlap: Sequence[tuple[Bar, Bar]],
     splits: list[dict[str, Any]],
+    doubles: Mapping[tuple[date, str], str],
     known: Sequence[Mapping[str, Any]],
     stored: Sequence[Bar],
     answered: Sequence[Bar],
@@ -123,16 +129,16 @@ def _compare(
     def off(events: Sequence[Mapping[str, Any]]) -> list[float]:
         return [new["close"] / old["close"] / _expected(old, new, events) for old, new in overlap]
 
-    believed = [s for s in splits if s["confirmed"]]
-    if _mostly_one(off([*known, *believed])):
-        return
-    for size in range(len(believed) - 1, -1, -1) if len(believed) <= 6 else ():
-        for some in combinations(believed, size):
-            if _mostly_one(off([*known, *some])):
-                for split in (s for s in believed if s not in some):
-                    if not _leave_unapplied(split, answered, verdict):
-                        _doubt(split, "the prices before it do not show it", verdict)
-                return
+    believed = [s for s in splits if _id(s) not in doubles]
+    smaller = range(len(splits) - 1, -1, -1) if len(splits) <= _MOST_SPLITS else ()
+    for some in chain([tuple(believed)], *(combinations(splits, size) for size in smaller)):
+        if _mostly_one(off([*known, *some])):
+            for split in (s for s in splits if s not in some):
+                if any(_twins(split, other) for other in some):
+                    _doubt(split, doubles.get(_id(split), "the same split as another, served twice"), verdict)
+                elif not _leave_unapplied(split, answered, verdict):
+                    _doubt(split, "the prices before it do not show it", verdict)
+            return
     ratios = off([*known, *believed])
     middle = sorted(ratios)[len(ratios) // 2]
     shown = (

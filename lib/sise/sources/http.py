@@ -24,6 +24,8 @@ __all__ = ["Edge", "Limiter", "RequestsSession", "json_of", "rewritten"]
 R = TypeVar("R")
 # A vendor that asks for a longer pause than this has blocked us, whatever the status says.
 _LONGEST_PAUSE = 300.0
+# A body has to be there within so many times the timeout.
+_BODY = 3
 
 
 @dataclass
@@ -69,10 +71,16 @@ class Edge:
         self._lock = threading.Lock()
         self._backoff = wait_random_exponential(settings.backoff_seconds, max=settings.backoff_cap_seconds)
 
-    def send(self, call: Callable[[float], R], judge: Callable[[R], None] | None = None) -> R:
+    def send(
+        self,
+        call: Callable[[float], R],
+        judge: Callable[[R], None] | None = None,
+        early: Callable[[R], None] | None = None,
+    ) -> R:
         """The response to ``call(timeout)``, tried again with growing, random waits while it is worth it.
 
-        ``judge`` looks at a response before its status does, and raises Again, NoData, Failed or Blocked. Raises
+        ``judge`` looks at a response and raises Again, NoData, Failed or Blocked; ``early`` does so even before its
+        status is heeded (429, 5xx), for a vendor that says in the body what it means. Raises
         Failed when the attempts are used up, Blocked when the vendor has asked to be left alone."""
         attempts = Retrying(
             stop=stop_after_attempt(self.attempts),
@@ -82,7 +90,7 @@ class Edge:
             reraise=True,
         )
         try:
-            return attempts(self._once, call, judge)
+            return attempts(self._once, call, judge, early)
         except Again as problem:
             if problem.limited:
                 raise self.circuit.open(str(problem)) from problem
@@ -94,7 +102,9 @@ class Edge:
         self._local.sent = 0
         return sent
 
-    def _once(self, call: Callable[[float], R], judge: Callable[[R], None] | None) -> R:
+    def _once(
+        self, call: Callable[[float], R], judge: Callable[[R], None] | None, early: Callable[[R], None] | None
+    ) -> R:
         self.circuit.check()
         self.limiter.wait()
         self.circuit.check()  # another thread may have met the block meanwhile
@@ -107,6 +117,8 @@ class Edge:
         except (requests.RequestException, CurlProblem, OSError) as problem:
             kind = "no answer in time" if _timed_out(problem) else "the connection broke"
             raise Again(f"{kind} ({type(problem).__name__})") from problem
+        if early is not None:
+            early(response)
         self._heed(response)
         if judge is not None:
             judge(response)
@@ -193,25 +205,30 @@ def rewritten(url: str, bases: Mapping[str, str]) -> str:
 class RequestsSession(requests.Session):
     """A requests session whose every request goes through an edge, whatever library makes it."""
 
-    def __init__(self, edge: Edge, bases: Mapping[str, str], judge: Callable[[requests.Response], None] | None = None):
+    def __init__(
+        self,
+        edge: Edge,
+        bases: Mapping[str, str],
+        judge: Callable[[requests.Response], None] | None = None,
+        early: Callable[[requests.Response], None] | None = None,
+    ):
         super().__init__()
-        self.edge, self.bases, self.judge = edge, bases, judge
+        self.edge, self.bases, self.judge, self.early = edge, bases, judge, early
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
         options.pop("timeout", None)
         where = rewritten(str(url), self.bases)
 
         def call(timeout: float) -> requests.Response:
-            deadline = time.monotonic() + 3 * timeout  # a vendor that sends a byte now and then is silent, too
             asked = {**options, "stream": True, "timeout": timeout}
             response = super(RequestsSession, self).request(method, where, *args, **asked)
-            body = bytearray()
-            for part in response.iter_content(1 << 16):
-                body += part
-                if time.monotonic() > deadline:
-                    response.close()
-                    raise requests.ReadTimeout("the body did not end in time")
-            response._content = bytes(body)
+            # The timeout is one of silence: a body that drips a byte now and then would never end.
+            end = threading.Timer(_BODY * timeout, response.raw.shutdown)
+            end.start()
+            try:
+                response.content  # noqa: B018 - reads it
+            finally:
+                end.cancel()
             return response
 
-        return self.edge.send(call, self.judge)
+        return self.edge.send(call, self.judge, self.early)

@@ -70,6 +70,11 @@ class YahooVendor:
         self._data = YfData(session=self.session)
         self._data.cache_get.cache_clear()  # an answer of an earlier run in this process is none to this question
 
+    @property
+    def data(self) -> Any:
+        """yfinance's own door to Yahoo, behind our session."""
+        return self._data
+
     def ask(self, ask: Ask) -> Answer:
         self.edge.taken()
         answer = self._index(ask) if ask.kind == "indices" else self._share(ask)
