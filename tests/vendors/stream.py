@@ -23,6 +23,7 @@ class StreamServer:
         self.received: list[dict] = []
         self.connects = 0
         self.mute = False
+        self._over = threading.Event()
         self.limit = 41
         self._server = serve(self._talk, "127.0.0.1", 0)
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
@@ -32,13 +33,14 @@ class StreamServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self.drop()
         self._server.shutdown()
 
     def _talk(self, client: ServerConnection) -> None:
         self.connects += 1
         if self.mute:
-            time.sleep(60)
+            self._over.wait(60)
             return
         count = 0
         with contextlib.suppress(ConnectionClosed):

@@ -67,6 +67,8 @@ class KrxVendor:
         question = self._indices if ask.kind == "indices" else self._bars
         try:
             answer = question(ask)
+        except KeyError as problem:
+            raise Failed(f"KRX's answer has another form than known (no {problem})") from problem
         except _LoggedOut:
             if not self._login.expired():
                 raise

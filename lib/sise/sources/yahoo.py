@@ -108,6 +108,8 @@ class YahooVendor:
             if raw is not None and not raw.get("timestamp"):
                 raise NoData(f"Yahoo has no bar of {name} from {first} to {last}") from problem
             raise Failed(f"Yahoo's answer for {name} has another form than known ({problem!r})") from problem
+        finally:
+            self._data.cache_get.cache_clear()  # else asking again would bring the same answer, a wrong one too
         if self._raw.chart is None:
             raise Failed(f"Yahoo's answer for {name} did not come through")
         return rows, self._raw.chart
