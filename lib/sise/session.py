@@ -12,7 +12,7 @@ from pyspark.storagelevel import StorageLevel
 from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
-__all__ = ["STEPS", "Hold", "described", "open_session"]
+__all__ = ["STEPS", "Hold", "described", "open_session", "small_plans"]
 
 
 def open_session(name: str) -> SparkSession:
@@ -54,6 +54,21 @@ class Hold:
         for frame in self._frames:
             frame._jdf.queryExecution().logical().rdd().unpersist(False)
         self._frames.clear()
+
+
+@contextmanager
+def small_plans(spark: SparkSession, small: bool = True) -> Iterator[None]:
+    """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
+    names = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    before = {name: spark.conf.get(name) or "" for name in names}
+    try:
+        if small:
+            for name, value in names.items():
+                spark.conf.set(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
 
 
 @contextmanager

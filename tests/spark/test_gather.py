@@ -1,4 +1,4 @@
-"""Vendors' prices on their way into the lake: what is missing is asked, what was asked is kept, what is wrong is told."""
+"""Vendors' prices into the lake: what is missing is asked, what was asked is kept, what is wrong is told."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sise.prices.gather import Wanted, gather
 from sise.sources.krx import KrxVendor
 from sise.sources.ledger import Ledger
+from sise.sources.naver import NaverVendor
 from sise.sources.settings import SourceSettings
 from sise.sources.yahoo import YahooVendor
 from tests.builders import put, share
@@ -268,3 +270,52 @@ def test_a_share_that_the_market_does_not_have_is_noted(collect, lake):
     ) as server:
         outcome = collect(server, KrxVendor, start=day, end=day)
     assert outcome.details["absent"] == 1 and fates(lake, "run-0")["000660"][0] == "no_data"
+
+
+@pytest.mark.market
+def test_the_real_market_arrives_row_for_row(collect, lake, market_files, calendars):
+    """Shares of both real files, halts, letters in codes and the vendor's rounding among them, through yfinance and
+    pykrx: each row is in the lake as the file has it, or refused with its reason."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def some(country, count, more=()):
+        table = pq.read_table(market_files[country])
+        names = pc.unique(table["symbol"]).to_pylist()
+        chosen = {*names[:: len(names) // count], *(name for name in names if name in more)}
+        found = {}
+        for row in table.filter(pc.is_in(table["symbol"], pa.array(list(chosen)))).to_pylist():
+            values = (float(row[c]) for c in ("open", "high", "low", "close"))
+            day = row["date"]
+            found.setdefault(row["symbol"], []).append((day, *values, int(row["volume"])))
+        return {symbol: sorted(rows) for symbol, rows in found.items()}
+
+    us = some("US", 12, ("AAPL", "NVDA"))
+    kr = some("KR", 20, ("012170", "425040", "0126Z0", "005930"))
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in us] + [share(s) for s in kr])
+    with YahooServer({s: Share(rows, last_trade=date(2020, 1, 10)) for s, rows in us.items()}) as server:
+        first_day = min(rows[0][0] for rows in us.values())
+        told = collect(
+            server,
+            now=datetime(2020, 1, 11, 12, tzinfo=UTC),
+            start=first_day,
+            end=date(2018, 12, 31),
+            markets=("NASDAQ",),
+        )
+    assert told.details["fates"].get("ok", 0) >= len(us)
+    with KrxServer() as server:
+        server.charts = kr
+        told = collect(
+            server, NaverVendor, datetime(2025, 4, 1, 0, tzinfo=UTC), start=date(2023, 12, 5), markets=("KOSPI",)
+        )
+    assert told.details["fates"]["ok"] == len(kr)
+    columns = ("open", "high", "low", "close", "volume")
+    got = {(r["country"], r["symbol"], r["date"]): tuple(r[c] for c in columns) for r in lake.read("prices").collect()}
+    refused = {(r["country"], r["symbol"], r["date"]) for r in lake.read("prices_rejected").collect()}
+    for country, rows in (("US", us), ("KR", kr)):
+        for symbol, bars in rows.items():
+            for day, *values in bars:
+                if (country, symbol, str(day)) not in refused:
+                    assert got[country, symbol, day] == pytest.approx(tuple(values), rel=1e-12), (symbol, day)
+    assert len(got) + len(refused) == sum(map(len, us.values())) + sum(map(len, kr.values()))
+    assert len(refused) <= 0.01 * len(got)

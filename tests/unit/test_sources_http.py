@@ -214,7 +214,7 @@ def test_secrets_come_from_the_environment_or_a_closed_file_and_are_never_shown(
     assert secret(settings, "KRX_PW", "why", "otherwise") == "p&ss word1"
     assert redact("pw=p&ss word1 pw=p%26ss%20word1") == "pw=*** pw=***"
     path.chmod(0o640)
-    with pytest.raises(ConfigError, match="0640.*chmod 600") as caught:
+    with pytest.raises(ConfigError, match=r"0640.*chmod 600") as caught:
         secret(settings, "KRX_PW", "why", "otherwise")
     assert "p&ss" not in str(caught.value)
     monkeypatch.setenv("KRX_PW", "from-env")

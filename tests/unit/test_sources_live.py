@@ -94,8 +94,9 @@ def vendors(tmp_path, monkeypatch, calendars):
 
         def start(sources, shares, **other):
             settings = SourceSettings(
-                local=tmp_path, kis_url=rest.url, kis_stream_url=kis.url, yahoo_url=web.url, kis_rate=200, yahoo_rate=200,
-                yahoo_stream_url=yahoo.url, backoff_seconds=0.05, backoff_cap_seconds=0.2, http_attempts=2, **other,
+                local=tmp_path, kis_url=rest.url, kis_stream_url=kis.url, yahoo_url=web.url,
+                kis_rate=200, yahoo_rate=200, yahoo_stream_url=yahoo.url,
+                backoff_seconds=0.05, backoff_cap_seconds=0.2, http_attempts=2, **other,
             )  # fmt: skip
             runs.append(Run(sources, shares, calendars, settings))
             return runs[-1]

@@ -1,4 +1,4 @@
-"""Each vendor's answers and failures, through the real client libraries, against servers that speak as the vendors do."""
+"""Each vendor's answers and failures, through the real client libraries, against servers that speak as they do."""
 
 from __future__ import annotations
 

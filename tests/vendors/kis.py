@@ -15,7 +15,7 @@ Row = tuple[date, float, float, float, float, int, float]  # day, open, high, lo
 
 
 class KisServer(VendorServer):
-    """``bars``: by share; ``announced``: by kind (rev-split …), pages of rows; ``prices``: by share, (price, day volume)."""
+    """``bars``: by share; ``announced``: by kind (rev-split …), pages of rows; ``prices``: (price, day volume)."""
 
     def __init__(self, bars: Mapping[str, Sequence[Row]] | None = None, keys=("key", "app-secret"), **options: Any):
         self.bars, self.keys = dict(bars or {}), keys

@@ -36,8 +36,8 @@ class Asked:
 
 
 class VendorServer:
-    """Override ``answer``. ``fault``: a function that may answer in its place (None: it does not); ``latency``: seconds,
-    from and to; ``asked``: everything that came in."""
+    """Override ``answer``. ``fault``: a function that may answer in its place (None: it does not); ``latency``:
+    seconds, from and to; ``asked``: everything that came in."""
 
     def __init__(self, latency: tuple[float, float] = (0.0, 0.0), seed: int = 1):
         self.asked: list[Asked] = []

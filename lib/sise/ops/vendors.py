@@ -10,6 +10,7 @@ from sise.calendars import Calendar
 from sise.errors import InputError
 from sise.ops.arguments import request_of
 from sise.ops.outcome import Outcome
+from sise.prices.collect import today_of
 from sise.prices.gather import Wanted, gather
 from sise.sources.asks import Vendor
 from sise.sources.base import Source
@@ -55,7 +56,7 @@ def gather_prices(job: Context) -> Outcome:
     request = request_of(args)
     start = request.start
     if args.years is not None:
-        end = request.end or max(job.calendars[c].today() for c in job.calendars)
+        end = request.end or max(today_of(settings, job.calendars).values())
         start = end - timedelta(days=round(365.25 * args.years))
     wanted = Wanted(tuple(args.market), tuple(args.codes), start, request.end)
     ledger = Ledger(settings.state, args.source, settings.lake, job.run_id)

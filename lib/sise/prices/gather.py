@@ -19,7 +19,7 @@ from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.fetches import report_fetches
 from sise.prices.holdings import active_shares, held_days, held_shares, identity
-from sise.session import described
+from sise.session import described, small_plans
 from sise.sources.asks import Answer, Ask, Vendor
 from sise.sources.base import Request
 from sise.sources.crew import Crew
@@ -31,6 +31,9 @@ from sise.sources.settings import SourceSettings
 __all__ = ["Wanted", "gather"]
 
 _TELL_EVERY = 15.0
+# Fewer rows, or bytes of the table, than this are done before their plan would be compiled.
+_SMALL = 40_000
+_SMALL_TABLE = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class _Gathering:
         self.again: list[str] = []
 
     def run(self) -> Outcome:
-        if self.ledger.bind(identity(self.lake)):
+        lake_id, self.size = identity(self.lake)
+        if self.ledger.bind(lake_id):
             self.outcome.say("the lake's prices are another table than those of the last run: everything is asked anew")
         self._merge()  # what a run that was killed had been told
         spans = self._spans()
@@ -136,7 +140,8 @@ class _Gathering:
         return f"{','.join(self.markets)} {','.join(sorted(self.wanted.codes))} {ends}"
 
     def _plan(self, spans: Mapping[str, Span], campaign: int) -> list[Ask]:
-        with described(self.spark, f"{self.vendor.name}: look for what the lake lacks"):
+        name = f"{self.vendor.name}: look for what the lake lacks"
+        with described(self.spark, name), small_plans(self.spark, self.size < _SMALL_TABLE):
             prices, covered = self.lake.read("prices"), self.ledger.covered(campaign)
             asks: list[Ask] = []
             if self.vendor.by == "market-day":
@@ -209,12 +214,14 @@ class _Gathering:
         """Answers into the lake, a chunk a commit; the ledger lets go of them when they are there."""
         while (waits := self.ledger.waiting_rows())[0] and (all_of_it or waits[1] >= self.settings.merge_rows):
             kept = self.ledger.waiting(self.settings.merge_rows)
-            with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
-                chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased)
-            part = collect_prices(self.spark, self.lake, chunk, Request(), self.settings, self.calendars)
+            rows = sum(k.bars.num_rows for k in kept)
+            with small_plans(self.spark, rows < _SMALL):
+                with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
+                    chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased)
+                part = collect_prices(self.spark, self.lake, chunk, Request(), self.settings, self.calendars)
             self.ledger.merged([k.id for k in kept])
             self.ledger.doubt(chunk.doubted)
-            self.ledger.bind(identity(self.lake))
+            self.ledger.bind(identity(self.lake)[0])
             self._add(part)
             self.again += chunk.again
             doubted = len(chunk.doubted.keys() - set(chunk.again))

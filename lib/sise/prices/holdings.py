@@ -16,11 +16,12 @@ from sise.sources.plan import Held
 __all__ = ["active_shares", "held_days", "held_shares", "identity"]
 
 
-def identity(lake: Lake) -> str | None:
-    """The id of the table prices: another one after the lake was made anew."""
+def identity(lake: Lake) -> tuple[str | None, int]:
+    """The id of the table prices (another one after the lake was made anew) and its size in bytes."""
     if not lake.exists("prices"):
-        return None
-    return str(DeltaTable.forPath(lake.spark, lake.path("prices")).detail().collect()[0]["id"])
+        return None, 0
+    about = DeltaTable.forPath(lake.spark, lake.path("prices")).detail().collect()[0]
+    return str(about["id"]), int(about["sizeInBytes"])
 
 
 def active_shares(symbols: DataFrame, markets: Sequence[str]) -> list[tuple[str, str, str]]:
