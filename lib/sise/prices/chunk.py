@@ -122,7 +122,7 @@ def _judge(lake: Lake, chunk: Chunk) -> None:
             old = [{**old[0], "date": first[share], "volume": 0}, *old]
         verdicts[share] = judge_answer(old, bars, given.get(share, []), known.get(share, []))
     kept = [a for a in chunk.action_rows if (a["country"], a["symbol"]) not in verdicts]
-    chunk.action_rows = [*kept, *[a for v in verdicts.values() for a in v.actions]]
+    chunk.action_rows = [*kept, *[a for v in verdicts.values() if not v.whole for a in v.actions]]
     for (country, symbol), verdict in verdicts.items():
         _note(chunk, country, symbol, verdict, high)
     _correct(chunk, verdicts)
@@ -158,17 +158,19 @@ def _correct(chunk: Chunk, verdicts: Mapping[tuple[str, str], Verdict]) -> None:
     if not touched:
         return
     columns = {name: chunk.table[name].to_pylist() for name in ("country", "symbol", "date", "basis", "problem")}
+    asked_anew = [False] * chunk.table.num_rows  # their whole history comes with the next answer
     for n, share in enumerate(zip(columns["country"], columns["symbol"], strict=True)):
         if (verdict := touched.get(share)) is None:
             continue
         day = columns["date"][n]
         columns["basis"][n] = max(day, verdict.basis[day]) if day in verdict.basis else columns["basis"][n]
         columns["problem"][n] = columns["problem"][n] or verdict.refuse_all or verdict.refused.get(day)
+        asked_anew[n] = verdict.whole
     table = chunk.table
     for name in ("basis", "problem"):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, BAR_SCHEMA.field(name), pa.array(columns[name], BAR_SCHEMA.field(name).type))
-    chunk.table = table
+    chunk.table = table.filter(pc.invert(pa.array(asked_anew, pa.bool_())))
 
 
 def _by_share(table: pa.Table) -> dict[tuple[str, str], list[dict[str, Any]]]:

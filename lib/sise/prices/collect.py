@@ -25,6 +25,7 @@ __all__ = ["collect_prices", "collect_symbols", "select_corrections", "today_of"
 _PRICES = ("open", "high", "low", "close")
 # A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
 _RECENT_DAYS = 60
+_FLOAT = 1e-6
 # A listing of fewer shares may change by any part.
 _ENOUGH = 50
 
@@ -236,16 +237,19 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold)
 def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> DataFrame:
     """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis.
 
-    Two bars of the same basis must agree to the letter. Where the bases differ, both are brought to the later one
-    and may differ by the vendors' rounding: max(one tick, 0.5 %), volume by 1 %.
+    Two bars of the same basis must agree to the letter, and so must (but for a float's last digits) two of one source
+    between whose bases nothing happened. Else both are brought to the later basis and may differ by the vendors'
+    rounding: max(one tick, 0.5 %), volume by 1 %.
     """
-    values = (*_PRICES, "volume", "value", "reference", "basis", "provisional", "market")
+    values = (*_PRICES, "source", "volume", "value", "reference", "basis", "provisional", "market")
     stored = old.select("country", "symbol", "date", *[F.col(c).alias(f"_{c}") for c in values])
     rows = with_actions(new, actions).join(stored, on=["country", "symbol", "date"], how="left")
     same_basis = F.col("basis") == F.col("_basis")
     # The later-based bar has already the factors that only the earlier-based one lacks.
     ratio = product_of("_actions") / product_of("_actions", basis_column="_basis")
-    tolerance = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    unmoved = (F.col("source") == F.col("_source")) & (ratio == 1)
+    rounding = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    tolerance = F.when(unmoved, _FLOAT * F.col("close")).otherwise(rounding)
     equal = F.lit(True)
     for column in _PRICES:
         scaled = F.abs(F.col(column) * ratio - F.col(f"_{column}")) <= tolerance * ratio
@@ -253,7 +257,7 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> Da
             F.coalesce(scaled, F.col(column).eqNullSafe(F.col(f"_{column}")))
         )
     volume = F.abs(F.col("volume") / ratio - F.col("_volume")) <= F.greatest(F.lit(1.0), 0.01 * F.col("_volume"))
-    equal &= F.when(same_basis, F.col("volume") == F.col("_volume")).otherwise(volume)
+    equal &= F.when(same_basis | unmoved, F.col("volume") == F.col("_volume")).otherwise(volume)
     for column in ("value", "reference"):  # a source that does not give them takes nothing back
         equal &= F.col(column).isNull() | F.col(column).eqNullSafe(F.col(f"_{column}"))
     equal &= (F.col("provisional") == F.col("_provisional")) & (F.col("market") == F.col("_market"))

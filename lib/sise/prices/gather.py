@@ -24,7 +24,7 @@ from sise.sources.asks import Answer, Ask, Vendor
 from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
-from sise.sources.outcome import Fate, VendorError
+from sise.sources.outcome import Blocked, Fate, Spent, VendorError
 from sise.sources.plan import Span, last_session, plan_days, plan_symbols, unanswered
 from sise.sources.settings import SourceSettings
 
@@ -76,7 +76,7 @@ class _Gathering:
     ):
         self.spark, self.lake, self.vendor, self.ledger = spark, lake, vendor, ledger
         self.wanted, self.settings, self.calendars, self.now = wanted, settings, calendars, now
-        self.markets = [m for m in vendor.markets if m in wanted.markets] if wanted.markets else list(vendor.markets)
+        self.markets = [m for m in vendor.markets if m in wanted.markets] if wanted.markets else list(vendor.usual)
         if wanted.markets and (strange := set(wanted.markets) - set(vendor.markets)):
             raise InputError(
                 f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
@@ -96,8 +96,7 @@ class _Gathering:
         ended = None
         try:
             if asks:
-                self.vendor.open()
-                ended = self._ask(campaign, asks)
+                ended = self._open(campaign, asks) or self._ask(campaign, asks)
                 if self.again and ended is None:
                     ended = self._ask(campaign, self._whole(spans))
         finally:
@@ -188,6 +187,17 @@ class _Gathering:
             if f"{country}:{symbol}" in chosen
         ]
 
+    def _open(self, campaign: int, asks: Sequence[Ask]) -> VendorError | None:
+        """Logs in. A block, or a budget that is used up, is told of each question."""
+        try:
+            self.vendor.open()
+        except (Blocked, Spent) as problem:
+            for ask in asks:
+                self.ledger.put(campaign, ask, Answer(problem.fate, str(problem)))
+            self.fates[problem.fate] += len(asks)
+            return problem
+        return None
+
     def _ask(self, campaign: int, asks: Sequence[Ask]) -> VendorError | None:
         """Asks in the background and merges what has come in; gives what ended it early."""
         most = 2 * self.settings.merge_rows
@@ -252,7 +262,7 @@ class _Gathering:
             self.outcome.say(f"{missing} active shares are not in {self.vendor.name}'s tables of the last session")
 
     def _summarize(self, asked: int, ended: VendorError | None) -> None:
-        out = self.outcome
+        out, self.fates = self.outcome, +self.fates
         out.details["fates"] = dict(sorted(self.fates.items()))
         out.summarize_rejected()
         told = ", ".join(f"{count} {fate}" for fate, count in sorted(self.fates.items())) or "nothing was missing"

@@ -62,12 +62,14 @@ class Answer:
 
 class Vendor(Protocol):
     """One vendor's prices. ``by``: market-day (a question is a market's whole session) or symbol (a share's span);
+    ``usual``: the markets that are asked for when none is named;
     ``workers``: how many questions at once; ``span``: a symbol's question is for at most so many sessions (0: any);
     ``rebased``: whether the vendor rewrites its history at a split."""
 
     name: str
     by: str
     markets: Sequence[str]
+    usual: Sequence[str]
     workers: int
     span: int
     rebased: bool

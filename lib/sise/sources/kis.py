@@ -31,6 +31,7 @@ class KisVendor:
     name = "kis"
     by = "symbol"
     markets: Sequence[str] = ("KOSPI", "KOSDAQ")
+    usual = markets
     workers = 4
     span = _ROWS
     rebased = False

@@ -43,6 +43,7 @@ class KrxVendor:
     name = "krx"
     by = "market-day"
     markets: Sequence[str] = ("KOSPI", "KOSDAQ")
+    usual = markets
     workers = 1  # one account, one session
     span = 1
     rebased = False

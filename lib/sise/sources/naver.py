@@ -29,6 +29,7 @@ class NaverVendor:
     name = "naver"
     by = "symbol"
     markets: Sequence[str] = ("KOSPI", "KOSDAQ")
+    usual = markets
     workers = 4
     span = 0
     rebased = True

@@ -40,6 +40,7 @@ class YahooVendor:
     name = "yahoo"
     by = "symbol"
     markets: Sequence[str] = ("NASDAQ", "NYSE", "KOSPI", "KOSDAQ")
+    usual: Sequence[str] = ("NASDAQ", "NYSE")
     span = 0
     rebased = True
 
