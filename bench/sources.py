@@ -163,6 +163,7 @@ def backfill(args: argparse.Namespace, folder: Path) -> dict:
                 "asked_twice": len(charts) - len(set(charts)),
                 "rows": rows_of(room),
                 "chunks": record["details"].get("chunks"),
+                "driver_mb": record["details"].get("driver_mb"),
             }
     results["equal"] = same(folder / "uninterrupted", folder / "killed")
     results["peak_mb_of_children"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024

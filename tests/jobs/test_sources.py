@@ -136,7 +136,6 @@ def test_a_krx_day_with_a_block_in_the_middle(tmp_path, calendars):
     ("arguments", "said"),
     [
         (("--source", "krx"), "KRX_ID is not set"),
-        (("--source", "krx", "--market", "NASDAQ"), "has no NASDAQ"),
         (("--source", "yahoo", "--market", "NASDAQ"), "collect_symbols.py first"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ from sise.sources.settings import SourceSettings
 __all__ = ["Wanted", "gather"]
 
 _TELL_EVERY = 15.0
+_KB = 1024 if sys.platform != "darwin" else 1024**2  # what getrusage counts in
 # Fewer rows, or bytes of the table, than this are done before their plan would be compiled.
 _SMALL = 40_000
 _SMALL_TABLE = 30_000_000
@@ -264,6 +267,7 @@ class _Gathering:
     def _summarize(self, asked: int, ended: VendorError | None) -> None:
         out, self.fates = self.outcome, +self.fates
         out.details["fates"] = dict(sorted(self.fates.items()))
+        out.details["driver_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _KB
         out.summarize_rejected()
         told = ", ".join(f"{count} {fate}" for fate, count in sorted(self.fates.items())) or "nothing was missing"
         out.say(

@@ -112,7 +112,7 @@ def _listed(market: str, symbol: str, name: str, group: str, fields: Sequence[st
         administration == "Y" or liquidation == "Y",
         halted == "Y",
         _times(fields[base + 19], 1_000),
-        _times(fields[-5], 100_000_000),
+        None if (cap := _times(fields[-5], 100_000_000)) is None else float(cap),
     )
 
 
