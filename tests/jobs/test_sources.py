@@ -99,7 +99,7 @@ def test_a_krx_day_with_a_block_in_the_middle(tmp_path, calendars):
         "kospi_code.mst.zip": master("KOSPI", [listed(f"{n:04}00", told.get(n)) for n in range(20)]),
         "kosdaq_code.mst.zip": master("KOSDAQ", [listed(f"{n:04}10", care.get(n)) for n in range(20)]),
     }
-    with KrxServer(quotes=quotes) as krx, KisServer() as kis:
+    with KrxServer(quotes=quotes, account=("tester-7531", "secret-word")) as krx, KisServer() as kis:
         kis.masters = flags
         env = {
             "SISE_KRX_URL": krx.url, "SISE_KIS_MASTER_URL": kis.url, "SISE_KRX_RATE": "200", "KRX_ID": "tester-7531",
