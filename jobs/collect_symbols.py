@@ -2,9 +2,10 @@
 
 import sys
 
-from sise.ops.arguments import add_source, request_of, source_of
+from sise.ops.arguments import VENDORS, add_source, request_of, source_of
 from sise.ops.job import Context, Parser, run_job
 from sise.ops.outcome import Outcome
+from sise.ops.vendors import listing_of
 from sise.prices.collect import collect_symbols, today_of
 
 parser = Parser(prog="collect_symbols.py", description=__doc__)
@@ -13,7 +14,8 @@ add_source(parser)
 
 def work(job: Context) -> Outcome:
     today = max(today_of(job.settings, job.calendars).values())
-    return collect_symbols(job.spark, job.lake, source_of(job), request_of(job.args), today)
+    source = listing_of(job) if job.args.source in VENDORS else source_of(job)
+    return collect_symbols(job.spark, job.lake, source, request_of(job.args), today)
 
 
 if __name__ == "__main__":

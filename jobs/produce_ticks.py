@@ -1,4 +1,4 @@
-"""Send ticks to Kafka: stored bars walked into ticks (replay), or ticks that are known to fire (test)."""
+"""Send ticks to Kafka: live ones (kis, yahoo), stored bars walked into ticks (replay), or a test's own (test)."""
 
 import sys
 
@@ -11,7 +11,7 @@ add_feed(parser)
 
 
 def work(job: Context) -> Outcome:
-    feed = feed_of(job.args, job.settings, job.registry, job.calendars)
+    feed = feed_of(job.args, job.settings, job.registry, job.calendars, job.stopping.is_set)
     args = job.args
     return produce(feed, job.settings, job.stopping.is_set, args.rate, args.speed, args.count)
 

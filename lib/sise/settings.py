@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from sise.errors import ConfigError
@@ -220,7 +220,7 @@ class Settings:
         return self.local / "services" / "postgres" / "password"
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Reads SISE_* variables. Raises ConfigError that lists every bad one; an empty variable counts as unset."""
         env = os.environ if env is None else env
         values: dict[str, Any] = {}

@@ -357,6 +357,24 @@ _TABLES = [
         checks={"id_given": "length(backtest_id) = 16", "cases_counted": "cases >= 0 AND cases <= signals"},
         made_by="jobs/backtest_rule.py",
     ),
+    # What became of each question to a vendor; symbol is null where a whole market was asked.
+    Table(
+        "fetches",
+        {
+            **dict.fromkeys(("run_id", "source", "kind", "country", "market", "symbol"), "string"),
+            "first": "date",
+            "last": "date",
+            "fate": "string",
+            "reason": "string",
+            "rows": "bigint",
+            "requests": "bigint",
+            "seconds": "double",
+            "at": "timestamp",
+        },
+        key=("run_id", "kind", "country", "market", "symbol", "first"),
+        checks={"fate_given": "length(fate) > 0"},
+        made_by="jobs/collect_prices.py --source krx|naver|yahoo|kis",
+    ),
     Table(
         "runs",
         {

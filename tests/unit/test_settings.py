@@ -6,6 +6,7 @@ import pytest
 
 from sise.errors import ConfigError
 from sise.settings import FxRates, Settings
+from sise.sources.settings import SourceSettings
 from tests.conftest import CONF
 
 
@@ -36,7 +37,7 @@ def test_nonsense_is_no_rate(text):
 
 def test_the_example_file_names_every_setting():
     text = (CONF / "sise.env.example").read_text(encoding="utf-8")
-    for variable, _, _ in Settings.variables():
+    for variable, _, _ in SourceSettings.variables():
         assert variable in text
 
 

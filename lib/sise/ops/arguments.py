@@ -14,7 +14,14 @@ from sise.sources.base import Request, Source
 if TYPE_CHECKING:
     from sise.ops.job import Context
 
-__all__ = ["add_source", "iso_date", "market_names", "request_of", "source_of"]
+__all__ = ["VENDORS", "add_source", "iso_date", "market_names", "request_of", "source_of"]
+
+
+VENDORS = ("krx", "naver", "yahoo", "kis")
+
+
+def _codes(text: str) -> list[str]:
+    return [code.strip().upper() for code in text.split(",") if code.strip()]
 
 
 def iso_date(text: str) -> date:
@@ -38,7 +45,9 @@ def market_names(text: str) -> list[str]:
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The arguments of a job that reads a source."""
-    parser.add_argument("--source", required=True, choices=["sample", "files"], help="where the data comes from")
+    parser.add_argument(
+        "--source", required=True, choices=["sample", "files", *VENDORS], help="where the data comes from"
+    )
     parser.add_argument(
         "--market",
         type=market_names,
@@ -48,6 +57,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", type=iso_date, metavar="DATE", help="first session (default: all there is)")
     parser.add_argument("--end", type=iso_date, metavar="DATE", help="last session (default: all there is)")
+    vendor = parser.add_argument_group(f"--source {', '.join(VENDORS)}")
+    vendor.add_argument("--codes", type=_codes, default=[], metavar="C[,C]", help="only these shares: 005930,AAPL")
+    vendor.add_argument("--years", type=float, metavar="N", help="the last N years instead of --start")
+    vendor.add_argument("--max-requests", type=int, metavar="N", help="at most N requests a day; the next run goes on")
     sample = parser.add_argument_group("--source sample")
     sample.add_argument("--symbols", type=int, default=300, metavar="N", help="how many shares (default 300)")
     sample.add_argument("--seed", type=int, default=20211, help="another seed, another market")

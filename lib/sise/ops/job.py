@@ -23,6 +23,7 @@ from sise.errors import InputError, SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
+from sise.redact import redact
 from sise.session import STEPS, open_session
 from sise.settings import Settings
 
@@ -43,6 +44,7 @@ class Context:
     settings: Settings
     args: argparse.Namespace
     name: str = "job"
+    run_id: str = ""
 
     @cached_property
     def spark(self) -> SparkSession:
@@ -84,16 +86,18 @@ def run_job(
     outcome, context, error, code = Outcome(), None, None, 0
     try:
         args = parser.parse_args(argv)
-        context = Context(Settings.from_env(), args, job)
+        context = Context(Settings.from_env(), args, job, run_id)
         if spark:
             context.spark  # noqa: B018 - opened here, so that what fails later is recorded
         outcome = work(context)
+        error, code = (outcome.failed, 1) if outcome.failed else (None, 0)
     except SiseError as problem:
         opened = context is not None and (spark or "stopping" in vars(context))
         error, code = str(problem), 1 if opened or not isinstance(problem, InputError) else 2
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
         error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
-        tell(traceback.format_exc())
+        tell(redact(traceback.format_exc()))
+    error = redact(error) if error else None
     seconds = round(time.monotonic() - clock, 3)
     record = {
         "run_id": run_id,
@@ -114,10 +118,10 @@ def run_job(
             code = code or 1
             tell(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}")
     for line in outcome.lines:
-        tell(f"{job}: {line}")
+        tell(redact(f"{job}: {line}"))
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
     tell(f"{job}: {ending}")
-    print(json.dumps(record, default=str, ensure_ascii=False), flush=True)
+    print(redact(json.dumps(record, default=str, ensure_ascii=False)), flush=True)
     if context is not None and recorded:
         context.spark.stop()
     return code
@@ -134,7 +138,7 @@ def _append(context: Context, record: Mapping[str, object], outcome: Outcome, st
         "started_at": started,
         "finished_at": datetime.now(UTC),
         "versions": dict(outcome.versions),
-        "details": json.dumps(record["details"], default=str, ensure_ascii=False),
+        "details": redact(json.dumps(record["details"], default=str, ensure_ascii=False)),
     }
     lake = context.lake
     lake.append("runs", context.spark.createDataFrame([row], lake.schema("runs")).coalesce(1))

@@ -12,6 +12,7 @@ __all__ = ["Outcome"]
 class Outcome:
     """Rows read, written and refused; ``details`` goes into the JSON line and ``runs``, ``lines`` to stderr.
 
+    ``failed``: why the run did not get to its end although what it did is stored; the job fails with it.
     ``versions`` are the table versions that were read: the next run of the job starts behind them.
     """
 
@@ -21,6 +22,7 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    failed: str | None = None
 
     def say(self, line: str) -> None:
         self.lines.append(line)

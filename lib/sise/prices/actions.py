@@ -33,14 +33,22 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
         .where(F.abs(F.col("reference") - F.col("_previous")) > tick_column(F.col("country"), F.col("_previous")))
         .withColumn("factor", F.col("reference") / F.col("_previous"))
     )
-    explained = known.where(F.col("kind") != "dividend").select("country", "symbol", F.col("ex_date").alias("date"))
-    rows = with_share_change(rows.join(explained, on=["country", "symbol", "date"], how="left_anti"), symbols)
-    confirmed = F.coalesce(F.abs(F.col("shares_change") * F.col("factor") - 1) <= SHARES_TOLERANCE, F.lit(False))
+    on = ["country", "symbol", "date"]
+    told = known.where(F.col("kind") != "dividend").withColumnRenamed("ex_date", "date")
+    explained = told.where(F.col("factor").isNotNull()).select(*on).distinct()
+    # What a source announced without a factor, which the reference price then gives.
+    announced = told.where(F.col("factor").isNull()).groupBy(*on).agg(F.min("kind").alias("_announced"))
+    rows = rows.join(explained, on=on, how="left_anti").join(announced, on=on, how="left")
+    rows = with_share_change(rows, symbols)
+    by_shares = F.abs(F.col("shares_change") * F.col("factor") - 1) <= SHARES_TOLERANCE
+    by_source = F.col("_announced").isNotNull() & (F.col("_announced") != "reduction")
+    confirmed = F.coalesce(by_shares, F.lit(False)) | by_source
     return rows.select(
         "country",
         "symbol",
         F.col("date").alias("ex_date"),
-        F.when(~confirmed, F.lit("unknown"))
+        F.when(F.col("_announced").isNotNull(), F.col("_announced"))
+        .when(~confirmed, F.lit("unknown"))
         .when(F.col("factor") < 1, F.lit("split"))
         .otherwise(F.lit("reduction"))
         .alias("kind"),

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import COUNTRIES, Calendar
+from sise.errors import InputError
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
@@ -24,6 +25,9 @@ __all__ = ["collect_prices", "collect_symbols", "select_corrections", "today_of"
 _PRICES = ("open", "high", "low", "close")
 # A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
 _RECENT_DAYS = 60
+_FLOAT = 1e-6
+# A listing of fewer shares may change by any part.
+_ENOUGH = 50
 
 
 def today_of(settings: Settings, calendars: Mapping[str, Calendar]) -> dict[str, date]:
@@ -38,9 +42,13 @@ def collect_symbols(spark: SparkSession, lake: Lake, source: Source, request: Re
             rows = hold(rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))))
             count = rows.count()
         known = lake.read("symbols")
+        if getattr(source, "partial", False):
+            rows = hold(_with_known(rows, known))
         new = _select_changes(rows, known)
         if source.whole_listing:
-            new = new.unionByName(_select_gone(rows, known, today))
+            gone = hold(_select_gone(rows, known, today))
+            _believe(gone, known, getattr(source, "shrink_limit", 1.0), source.name)
+            new = new.unionByName(gone)
         with described(spark, "symbols: merge changes"):
             written = lake.merge("symbols", hold(_stamped(new, source.name)))
             active = lake.read("symbols").select("country", "symbol").distinct().count()
@@ -82,6 +90,29 @@ def _select_gone(rows: DataFrame, known: DataFrame, today: date) -> DataFrame:
     last = last.join(rows.select("market").distinct(), on="market", how="left_semi")
     gone = last.join(rows.select("country", "symbol").distinct(), on=["country", "symbol"], how="left_anti")
     return gone.withColumn("valid_from", F.lit(today)).withColumn("active", F.lit(False)).select(*rows.columns)
+
+
+def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
+    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back."""
+    filled = ("market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted")
+    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    last = known.withColumn("_n", F.row_number().over(share)).where("_n = 1")
+    last = last.select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
+    joined = rows.join(last, on=["country", "symbol"], how="left")
+    return joined.withColumns({c: F.coalesce(c, f"_{c}") for c in filled}).select(*rows.columns)
+
+
+def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:
+    """Raises InputError where a listing lost so much of a market that it rather broke off."""
+    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    active = known.withColumn("_n", F.row_number().over(share)).where("_n = 1 AND active")
+    counts = {r["market"]: r["count"] for r in active.groupBy("market").count().collect()}
+    for row in gone.groupBy("market").count().collect():
+        if (there := counts[row["market"]]) >= _ENOUGH and row["count"] > limit * there:
+            raise InputError(
+                f"{source}'s listing of {row['market']} lacks {row['count']} of the {there} shares known: it is not "
+                "believed; run again later, or raise SISE_SHRINK_LIMIT if they have left indeed"
+            )
 
 
 def collect_prices(
@@ -206,16 +237,19 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold)
 def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> DataFrame:
     """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis.
 
-    Two bars of the same basis must agree to the letter. Where the bases differ, both are brought to the later one
-    and may differ by the vendors' rounding: max(one tick, 0.5 %), volume by 1 %.
+    Two bars of the same basis must agree to the letter, and so must (but for a float's last digits) two of one source
+    between whose bases nothing happened. Else both are brought to the later basis and may differ by the vendors'
+    rounding: max(one tick, 0.5 %), volume by 1 %.
     """
-    values = (*_PRICES, "volume", "value", "reference", "basis", "provisional", "market")
+    values = (*_PRICES, "source", "volume", "value", "reference", "basis", "provisional", "market")
     stored = old.select("country", "symbol", "date", *[F.col(c).alias(f"_{c}") for c in values])
     rows = with_actions(new, actions).join(stored, on=["country", "symbol", "date"], how="left")
     same_basis = F.col("basis") == F.col("_basis")
     # The later-based bar has already the factors that only the earlier-based one lacks.
     ratio = product_of("_actions") / product_of("_actions", basis_column="_basis")
-    tolerance = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    unmoved = (F.col("source") == F.col("_source")) & (ratio == 1)
+    rounding = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    tolerance = F.when(unmoved, _FLOAT * F.col("close")).otherwise(rounding)
     equal = F.lit(True)
     for column in _PRICES:
         scaled = F.abs(F.col(column) * ratio - F.col(f"_{column}")) <= tolerance * ratio
@@ -223,7 +257,7 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> Da
             F.coalesce(scaled, F.col(column).eqNullSafe(F.col(f"_{column}")))
         )
     volume = F.abs(F.col("volume") / ratio - F.col("_volume")) <= F.greatest(F.lit(1.0), 0.01 * F.col("_volume"))
-    equal &= F.when(same_basis, F.col("volume") == F.col("_volume")).otherwise(volume)
+    equal &= F.when(same_basis | unmoved, F.col("volume") == F.col("_volume")).otherwise(volume)
     for column in ("value", "reference"):  # a source that does not give them takes nothing back
         equal &= F.col(column).isNull() | F.col(column).eqNullSafe(F.col(f"_{column}"))
     equal &= (F.col("provisional") == F.col("_provisional")) & (F.col("market") == F.col("_market"))

@@ -16,10 +16,12 @@ from sise.indicators.registry import Registry
 from sise.ops.outcome import Outcome
 from sise.reader import LakeReader
 from sise.serving.kafka import ensure_topics, producer
+from sise.serving.vendor_feed import VENDORS, ranked_shares, vendor_feed, with_reports
 from sise.settings import Settings, parse_date
 from sise.signals.curves import load_curves
 from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
+from sise.sources.live import LiveFeed
 from sise.sources.ticks import ReplayFeed, TickFeed
 from sise.topics import TICKS, Tick, key_of, topic_of
 
@@ -28,7 +30,13 @@ __all__ = ["add_feed", "feed_of", "live_rows", "paced", "produce"]
 
 def add_feed(parser: argparse.ArgumentParser) -> None:
     """The arguments of a job that sends ticks."""
-    parser.add_argument("--source", required=True, choices=["replay", "test"], help="where the ticks come from")
+    parser.add_argument(
+        "--source",
+        required=True,
+        type=_source,
+        metavar="SOURCE",
+        help="replay, test, kis, yahoo, or kis,yahoo: of a country's sources the first that delivers is taken",
+    )
     parser.add_argument(
         "--symbols", default="watchlist", metavar="WHICH", help="watchlist (default), all, or codes: 005930,US:AAPL"
     )
@@ -45,9 +53,18 @@ def add_feed(parser: argparse.ArgumentParser) -> None:
     pace = replay.add_mutually_exclusive_group()
     pace.add_argument("--speed", type=float, metavar="X", help="so many times real time (default 60)")
     pace.add_argument("--rate", type=float, metavar="N", help="so many ticks a second instead")
+    vendor = parser.add_argument_group("--source kis, yahoo")
+    vendor.add_argument("--any-time", action="store_true", help="connect outside the sessions, too")
     test = parser.add_argument_group("--source test")
     test.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="between two ticks (default 5)")
     test.add_argument("--signal-prob", type=float, default=0.3, metavar="P", help="how often one must fire (0.3)")
+
+
+def _source(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    if names in (["replay"], ["test"]) or (set(names) <= set(VENDORS) and len(names) == len(set(names))):
+        return ",".join(names)
+    raise argparse.ArgumentTypeError(f"{text!r} is not replay, test, or one or more of {', '.join(VENDORS)}")
 
 
 def _date(text: str) -> date:
@@ -58,9 +75,13 @@ def _date(text: str) -> date:
 
 
 def feed_of(
-    args: argparse.Namespace, settings: Settings, registry: Registry, calendars: Mapping[str, Calendar]
+    args: argparse.Namespace,
+    settings: Settings,
+    registry: Registry,
+    calendars: Mapping[str, Calendar],
+    stop: Callable[[], bool] = lambda: False,
 ) -> TickFeed:
-    """The feed that the arguments name; raises InputError for what makes no sense."""
+    """The feed that the arguments name; raises InputError for what makes no sense. ``stop`` ends a vendor's."""
     for name in ("rate", "speed", "interval"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -68,6 +89,10 @@ def feed_of(
     if not 0 <= args.signal_prob <= 1:
         raise InputError(f"--signal-prob {args.signal_prob} must be from 0 to 1")
     reader = LakeReader(settings.lake)
+    if args.source not in ("replay", "test"):
+        return vendor_feed(
+            args.source.split(","), _chosen(args.symbols, ranked_shares(reader), reader), calendars, stop, args.any_time
+        )
     if args.source == "test":
         states = _chosen(args.symbols, eligible_rows(reader), reader)
         rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
@@ -180,7 +205,8 @@ def produce(
     failed: list[BaseException] = []
     replay = feed.name == "replay"
     labelled = 0
-    ticks = feed.ticks() if count is None else islice(feed.ticks(), count)
+    ticks = with_reports(feed, settings)
+    ticks = ticks if count is None else islice(ticks, count)
     for tick in paced(ticks, rate, speed or (60.0 if replay and not rate else None), stop):
         sent = sender.send(
             topic, json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode(), key=key_of(tick)
@@ -195,5 +221,7 @@ def produce(
     if failed:
         raise failed[0]
     outcome.details = {"source": feed.name, "ticks": outcome.rows_out, "labelled": labelled}
+    if isinstance(feed, LiveFeed):
+        outcome.details |= feed.status()
     outcome.say(f"{outcome.rows_out} ticks sent" + (f", {labelled} that must fire" if labelled else ""))
     return outcome

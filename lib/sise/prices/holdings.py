@@ -1,0 +1,75 @@
+"""What the lake has, as the plan of a run needs to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from sise.calendars import Calendar
+from sise.lake import Lake
+from sise.sources.plan import Held
+
+__all__ = ["active_shares", "held_days", "held_shares", "identity"]
+
+
+def identity(lake: Lake) -> tuple[str | None, int]:
+    """The id of the table prices (another one after the lake was made anew) and its size in bytes."""
+    if not lake.exists("prices"):
+        return None, 0
+    about = DeltaTable.forPath(lake.spark, lake.path("prices")).detail().collect()[0]
+    return str(about["id"]), int(about["sizeInBytes"])
+
+
+def active_shares(symbols: DataFrame, markets: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(country, market, symbol) of the shares that are active by their newest row, largest first. ETFs are none."""
+    newest = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
+    rows = (
+        symbols.withColumn("_n", F.row_number().over(newest))
+        .where("_n = 1 AND active AND NOT coalesce(is_etf, false)")
+        .where(F.col("market").isin(list(markets)))
+        .orderBy(F.col("market_cap").desc_nulls_last(), "country", "symbol")
+    )
+    return [(r["country"], r["market"], r["symbol"]) for r in rows.select("country", "market", "symbol").collect()]
+
+
+def held_shares(prices: DataFrame, countries: Sequence[str], calendars: Mapping[str, Calendar]) -> dict[str, Held]:
+    """By share (KR:005930): first and last session, and the sessions between that are missing."""
+    rows = prices.where(F.col("country").isin(list(countries)))
+    spans = rows.groupBy("country", "symbol").agg(
+        F.min("date").alias("first"), F.max("date").alias("last"), F.count(F.lit(1)).alias("n")
+    )
+    held, lacking = {}, []
+    for row in spans.collect():
+        key = f"{row['country']}:{row['symbol']}"
+        held[key] = Held(row["first"], row["last"])
+        if row["n"] < len(calendars[row["country"]].between(row["first"], row["last"])):
+            lacking.append((row["country"], row["symbol"]))
+    if lacking:
+        some = rows.sparkSession.createDataFrame(lacking, "country string, symbol string")
+        dates = (
+            rows.join(F.broadcast(some), on=["country", "symbol"], how="left_semi")
+            .groupBy("country", "symbol")
+            .agg(F.collect_set("date").alias("dates"))
+        )
+        for row in dates.toLocalIterator():
+            key = f"{row['country']}:{row['symbol']}"
+            there, known = set(row["dates"]), held[key]
+            sessions = calendars[row["country"]].between(known.first, known.last)
+            held[key] = Held(known.first, known.last, tuple(day for day in sessions if day not in there))
+    return held
+
+
+def held_days(prices: DataFrame, markets: Sequence[str]) -> tuple[dict[str, dict[date, int]], dict[str, list[date]]]:
+    """By market: how many bars each session has, and the sessions that have provisional ones."""
+    rows = prices.where(F.col("market").isin(list(markets))).groupBy("market", "date")
+    counts: dict[str, dict[date, int]] = {}
+    provisional: dict[str, list[date]] = {}
+    for row in rows.agg(F.count(F.lit(1)).alias("n"), F.max(F.col("provisional")).alias("open")).collect():
+        counts.setdefault(row["market"], {})[row["date"]] = row["n"]
+        if row["open"]:
+            provisional.setdefault(row["market"], []).append(row["date"])
+    return counts, provisional

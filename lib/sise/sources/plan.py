@@ -1,0 +1,154 @@
+"""Which questions a run has: what the lake lacks by the exchange's calendar, and the last few sessions once more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+from sise.calendars import ZONES, Calendar
+from sise.sources.asks import Ask
+from sise.sources.settings import SourceSettings
+
+__all__ = ["HOLE_TRIES", "Held", "Span", "final_at", "last_session", "plan_days", "plan_symbols", "unanswered"]
+
+# A hole that the vendor could not fill so often stays one: a session on which the share did not exist or trade.
+HOLE_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is wanted of a country: ``start`` None: only new sessions (and the whole history of new shares); ``last``:
+    the last session that is over; ``end``: where the caller wants to stop, at most ``last``."""
+
+    start: date | None
+    end: date
+    last: date
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the lake has of a share or a market: first and last session, and the sessions between that it lacks."""
+
+    first: date
+    last: date
+    holes: Sequence[date] = ()
+
+
+def last_session(calendar: Calendar, settings: SourceSettings, now: datetime) -> date:
+    """The last session whose bars can be asked for: its evening (SISE_KRX_EVENING, SISE_US_EVENING) has come."""
+    if settings.today is not None:  # a past day is repeated: it is over
+        return calendar.back(settings.today, 0)
+    day = calendar.back(calendar.today(now), 0)
+    return day if now >= evening_of(calendar, settings, day) else calendar.back(day, 1)
+
+
+def evening_of(calendar: Calendar, settings: SourceSettings, day: date) -> datetime:
+    at = settings.krx_evening if calendar.country == "KR" else settings.us_evening
+    return max(datetime.combine(day, at, ZONES[calendar.country]), calendar.hours(day)[1])
+
+
+def final_at(settings: SourceSettings, country: str, day: date) -> datetime:
+    """From when on the bar of ``day`` is no longer provisional."""
+    at = settings.krx_final if country == "KR" else time(0)
+    return datetime.combine(day + timedelta(days=1), at, ZONES[country])
+
+
+def plan_symbols(
+    shares: Sequence[tuple[str, str, str]],
+    held: Mapping[str, Held],
+    calendars: Mapping[str, Calendar],
+    spans: Mapping[str, Span],
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
+    apart: int = 0,
+) -> list[Ask]:
+    """Questions about shares (country, market, symbol), in their order. One span a share, from the first session wanted
+    to the end; with ``apart`` a span for each gap, of at most so many sessions."""
+    asks = []
+    for country, market, symbol in shares:
+        span, calendar = spans[country], calendars[country]
+        ask = Ask("bars", country, market, symbol, span.end, span.end)
+        wanted = _wanted(held.get(ask.key), calendar, span, settings, covered.get(ask.key, ()))
+        if not wanted:
+            continue
+        if not apart:
+            asks.append(Ask("bars", country, market, symbol, wanted[0], span.end))
+            continue
+        for first, last in _runs(wanted, calendar, apart):
+            asks.append(Ask("bars", country, market, symbol, first, last))
+    return asks
+
+
+def _wanted(
+    held: Held | None,
+    calendar: Calendar,
+    span: Span,
+    settings: SourceSettings,
+    covered: Sequence[tuple[date, date]],
+) -> list[date]:
+    """The sessions of one share that are to be asked for, in order."""
+    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    default = span.end - timedelta(days=round(365.25 * settings.history_years))
+    start = span.start or (held.first if held else default)
+    again = [day for day in calendar.between(max(start, recheck), span.end)]
+    if held is None:
+        missing = [day for day in calendar.between(start, span.end) if day < recheck]
+        return _untried(missing, covered, 1) + again
+    before = _untried([day for day in calendar.between(start, held.first) if day < held.first], covered, 1)
+    inside = [day for day in held.holes if start <= day <= span.end]
+    after = [day for day in calendar.between(held.last, span.end) if day > held.last]
+    lacking = _untried([day for day in (*inside, *after) if day < recheck], covered, HOLE_TRIES)
+    return sorted({*before, *lacking, *again})
+
+
+def _untried(days: Sequence[date], covered: Sequence[tuple[date, date]], most: int) -> list[date]:
+    """Of ``days`` those that were asked for less often than ``most`` times."""
+    return [day for day in days if sum(first <= day <= last for first, last in covered) < most]
+
+
+def _runs(days: Sequence[date], calendar: Calendar, most: int) -> list[tuple[date, date]]:
+    """``days`` as spans of sessions that follow each other (a few too many cost nothing), at most ``most`` in each."""
+    runs: list[list[date]] = []
+    for day in days:
+        if runs and len(calendar.between(runs[-1][0], day)) <= most:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return [(run[0], run[-1]) for run in runs]
+
+
+def plan_days(
+    markets: Sequence[str],
+    held: Mapping[str, Mapping[date, int]],
+    provisional: Mapping[str, Sequence[date]],
+    calendar: Calendar,
+    span: Span,
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
+) -> list[Ask]:
+    """Questions about whole markets, a session each, in the order of the sessions. ``held``: by market, how many bars
+    the lake has of each session; a session with far fewer than the others counts as lacking."""
+    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    asks = []
+    for market in markets:
+        counts = held.get(market, {})
+        start = span.start or (min(counts) if counts else recheck)
+        usual = sorted(counts.values())[len(counts) // 2] if counts else 0
+        open_days = set(provisional.get(market, ()))
+        for day in calendar.between(start, span.end):
+            ask = Ask("bars", calendar.country, market, None, day, day)
+            lacking = counts.get(day, 0) < settings.coverage_floor * usual or not counts.get(day)
+            tried = sum(first <= day <= last for first, last in covered.get(ask.key, ()))
+            if day >= recheck or day in open_days or (lacking and tried < HOLE_TRIES):
+                asks.append(ask)
+    return sorted(asks, key=lambda ask: (ask.first, ask.market))
+
+
+def unanswered(asks: Sequence[Ask], answered: Mapping[str, Sequence[tuple[date, date]]]) -> list[Ask]:
+    """The questions that no answer of this campaign covers."""
+    return [
+        ask
+        for ask in asks
+        if not any(first <= ask.first and ask.last <= last for first, last in answered.get(ask.key, ()))
+    ]

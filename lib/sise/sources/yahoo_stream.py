@@ -1,0 +1,143 @@
+"""Yahoo's ticks: its stream through yfinance's WebSocket, and its quotes as a fallback while the stream is down."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from sise.calendars import ZONES
+from sise.sources.live import Share
+from sise.sources.outcome import Failed
+from sise.sources.settings import SourceSettings
+from sise.sources.yahoo import YahooVendor, yahoo_symbol
+from sise.topics import Tick
+
+__all__ = ["YahooPoll", "YahooStream"]
+
+_REGULAR = 1  # yfinance's market_hours: 0 before, 1 in, 2 after the session
+_QUOTES = "https://query1.finance.yahoo.com/v7/finance/quote"
+_BATCH = 100
+_SUBSCRIBE = 200
+
+
+class YahooStream:
+    """One connection for all shares. yfinance's sync client ends with the first error, and that is what is wanted:
+    the supervisor makes the next one."""
+
+    source = "yahoo"
+    label = "yahoo stream"
+    polls = False
+
+    def __init__(self, shares: Sequence[Share], settings: SourceSettings):
+        self.settings = settings
+        self.wanted = {yahoo_symbol(share.market, share.symbol): share for share in shares}
+        self.countries = frozenset(share.country for share in shares)
+        self.bad_messages = 0
+        self._client: Any = None
+
+    def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
+        import yfinance
+
+        yfinance.config.debug.hide_exceptions = False  # an error ends the connection instead of being printed
+        client = yfinance.WebSocket(self.settings.yahoo_stream_url, verbose=False)
+        self._client = client
+        try:
+            names = list(self.wanted)
+            for n in range(0, len(names), _SUBSCRIBE):
+                client.subscribe(names[n : n + _SUBSCRIBE])
+            client.listen(lambda message: self._take(message, put, stop))
+        except _Over:
+            pass
+        finally:
+            self._client = None
+            client.close()
+
+    def cut(self) -> None:
+        if (client := self._client) is not None and client._ws is not None:
+            with suppress(OSError):  # it has ended by itself
+                client._ws.socket.shutdown(socket.SHUT_RDWR)
+
+    def _take(self, message: Mapping[str, Any], put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
+        if stop():
+            raise _Over
+        share = self.wanted.get(str(message.get("id")))
+        try:
+            if share is None or int(message.get("market_hours", 0)) != _REGULAR:
+                return
+            # prices are 32-bit floats: what is beyond four decimals is not Yahoo's
+            price, at = round(float(message["price"]), 4), int(message["time"])
+            put(_tick(share, price, int(message.get("last_size", 0)), int(message.get("day_volume", 0)), at, "yahoo"))
+        except (KeyError, TypeError, ValueError):
+            self.bad_messages += 1
+
+
+class _Over(Exception):
+    pass
+
+
+class YahooPoll:
+    """Quotes of a hundred shares at a time, for as long as the stream delivers nothing."""
+
+    source = "yahoo"
+    label = "yahoo poll"
+    polls = True
+
+    def __init__(self, vendor: YahooVendor, shares: Sequence[Share], streaming: Callable[[], bool]):
+        self.vendor, self.streaming = vendor, streaming
+        self.wanted = {yahoo_symbol(share.market, share.symbol): share for share in shares}
+        self.countries = frozenset(share.country for share in shares)
+        self._known: dict[str, int] = {}
+        self._cut = False
+
+    def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
+        self._cut = False
+        while not stop() and not self._cut:
+            if self.streaming():
+                time.sleep(0.25)
+                continue
+            names = list(self.wanted)
+            started = time.monotonic()
+            for n in range(0, len(names), _BATCH):
+                if stop() or self._cut or self.streaming():
+                    break
+                for quote in self._ask(names[n : n + _BATCH]):
+                    self._take(quote, put)
+            time.sleep(max(0.0, min(1.0, started + 1.0 - time.monotonic())))
+
+    def cut(self) -> None:
+        self._cut = True
+
+    def _ask(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        told = self.vendor.data.get_raw_json(_QUOTES, params={"symbols": ",".join(names)})
+        try:
+            return list(told["quoteResponse"]["result"])
+        except (KeyError, TypeError) as problem:
+            raise Failed("Yahoo's quotes have another form than known") from problem
+
+    def _take(self, quote: Mapping[str, Any], put: Callable[[Tick], None]) -> None:
+        share = self.wanted.get(str(quote.get("symbol")))
+        price, at, total = (quote.get(f"regularMarket{what}") for what in ("Price", "Time", "Volume"))
+        if share is None or not price or not at or total is None:
+            return
+        before = self._known.get(share.symbol)
+        self._known[share.symbol] = int(total)
+        volume = max(0, int(total) - before) if before is not None else 0
+        put(_tick(share, float(price), volume, int(total), int(at) * 1000, "yahoo-poll"))
+
+
+def _tick(share: Share, price: float, volume: int, total: int, at: int, source: str) -> Tick:
+    return {
+        "country": share.country,
+        "symbol": share.symbol,
+        "market": share.market,
+        "price": price,
+        "volume": volume,
+        "day_volume": total,
+        "timestamp": at,
+        "session": str(datetime.fromtimestamp(at / 1000, UTC).astimezone(ZONES[share.country]).date()),
+        "source": source,
+    }

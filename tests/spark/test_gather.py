@@ -1,0 +1,321 @@
+"""Vendors' prices into the lake: what is missing is asked, what was asked is kept, what is wrong is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sise.prices.gather import Wanted, gather
+from sise.sources.krx import KrxVendor
+from sise.sources.ledger import Ledger
+from sise.sources.naver import NaverVendor
+from sise.sources.settings import SourceSettings
+from sise.sources.yahoo import YahooVendor
+from tests.builders import put, share
+from tests.conftest import CONF, SHARED
+from tests.vendors.krx import KrxServer, quote
+from tests.vendors.server import Reply
+from tests.vendors.yahoo import Share, YahooServer
+
+NOW = datetime(2025, 4, 1, 12, tzinfo=UTC)  # the session of 2025-03-31 is over everywhere
+
+
+@pytest.fixture
+def recorded() -> Path:
+    folder = SHARED / "recorded" / "krx"
+    if not (folder / "index.json").is_file():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{folder} is missing, and CI must have it")
+        pytest.skip(f"{folder} is not there: KRX's recorded answers stand beside the project")
+    return folder
+
+
+@pytest.fixture
+def collect(spark, lake, calendars, tmp_path, monkeypatch):
+    """Runs one job against a server, as collect_prices.py does it."""
+    monkeypatch.setenv("KRX_ID", "tester")
+    monkeypatch.setenv("KRX_PW", "secret-word")
+    runs = []
+
+    def run(server, vendor=YahooVendor, now=NOW, most=None, **wanted):
+        settings = SourceSettings(
+            lake=lake.root, conf=CONF, local=tmp_path / "local", krx_url=server.url, naver_url=server.url,
+            yahoo_url=server.url, krx_rate=500, yahoo_rate=500, naver_rate=500, backoff_seconds=0.01,
+            backoff_cap_seconds=0.05, http_timeout=3,
+        )  # fmt: skip
+        runs.append(f"run-{len(runs)}")
+        ledger = Ledger(settings.state, vendor.name, settings.lake, runs[-1])
+        server.asked.clear()
+        try:
+            made = vendor(settings, calendars, lambda: ledger.spend(most), now=lambda: now)
+            return gather(spark, lake, made, ledger, Wanted(**wanted), settings, calendars, now)
+        finally:
+            ledger.close()
+
+    return run
+
+
+def stored(lake, **where):
+    rows = lake.read("prices")
+    for column, value in where.items():
+        rows = rows.where(rows[column] == value)
+    return {(r["symbol"], r["date"]): r for r in rows.collect()}
+
+
+def fates(lake, run):
+    rows = lake.read("fetches").where(f"run_id = '{run}' AND kind = 'bars'").collect()
+    return {(r["symbol"] or r["market"]): (r["fate"], r["reason"]) for r in rows}
+
+
+def days_of(calendars, country="US", count=30, last=date(2025, 3, 31)):
+    calendar = calendars[country]
+    return calendar.between(calendar.back(last, count - 1), last)
+
+
+def rows_of(days, start=100.0, step=1.0, volume=1000):
+    return [
+        (d, start + step * n, start + step * n + 1, start + step * n - 1, start + step * n + 0.5, volume + n)
+        for n, d in enumerate(days)
+    ]
+
+
+def test_krx_recorded_answers_arrive_row_for_row(collect, lake, recorded):
+    day = date(2021, 1, 22)
+    with KrxServer(recorded) as server:
+        outcome = collect(server, KrxVendor, datetime(2021, 1, 25, 3, tzinfo=UTC), start=day, end=day)
+        assert server.logins == 1 and server.count("MDCSTAT01501") == 2
+    assert outcome.failed is None and outcome.rows_rejected == 0
+    rows = stored(lake)
+    there = 0
+    for file, market in (("035.json", "KOSPI"), ("036.json", "KOSDAQ")):
+        for told in json.loads((recorded / file).read_text(encoding="utf-8"))["OutBlock_1"]:
+            number = {k: float(v.replace(",", "")) for k, v in told.items() if k[:3] in ("TDD", "ACC", "CMP")}
+            row = rows[told["ISU_SRT_CD"], day]
+            there += 1
+            assert row["market"] == market and row["basis"] == day and not row["provisional"]
+            assert (row["close"], row["volume"]) == (number["TDD_CLSPRC"], number["ACC_TRDVOL"])
+            assert row["value"] == number["ACC_TRDVAL"]
+            assert row["reference"] == number["TDD_CLSPRC"] - number["CMPPREVDD_PRC"]
+            if number["ACC_TRDVOL"]:
+                assert [row[c] for c in ("open", "high", "low")] == [number[f"TDD_{c}PRC"] for c in ("OPN", "HG", "LW")]
+            else:
+                assert row["flags"] == ["no_trade"]
+    assert there == len(rows) > 2_000
+
+
+def test_a_holiday_a_closed_day_and_a_session_that_is_not_over(collect, lake, calendars):
+    monday, friday = date(2025, 3, 31), date(2025, 3, 28)
+    quotes = {(m, friday): [quote(f"{n:05}0", 1000 + n, 5, m) for n in range(3)] for m in ("STK", "KSQ")}
+    with KrxServer(quotes=quotes) as server:
+        sunday = collect(server, KrxVendor, start=date(2025, 3, 30), end=date(2025, 3, 30))
+        assert server.asked == [] and sunday.details["fates"] == {"holiday": 1}
+        # 2025-03-31 is a session by the calendar, and the exchange shows dashes
+        closed = collect(server, KrxVendor, start=friday, end=monday)
+        assert (
+            closed.details["fates"] == {"closed": 2, "no_data": 2, "ok": 2}
+            and "calendar_overrides" in fates(lake, "run-1")["KOSPI"][1]
+        )
+        assert set(stored(lake)) == {(f"{n:05}0", friday) for n in range(3)}
+        # at noon in Seoul on Monday the last session is Friday's
+        noon = datetime(2025, 3, 31, 3, tzinfo=UTC)
+        early = collect(server, KrxVendor, noon, start=friday, end=monday)
+        assert early.details["fates"]["not_settled"] == 1 and server.count("20250331") == 0
+
+
+def test_the_evening_is_provisional_and_the_morning_corrects_it(collect, lake):
+    day = date(2025, 3, 31)
+    quotes = {(m, day): [quote("00593" + m[0].replace("S", "0").replace("K", "5"), 1000, 5, m)] for m in ("STK", "KSQ")}
+    quotes = {("STK", day): [quote("005930", 1000, 5, "STK")], ("KSQ", day): [quote("0126Z0", 500, 0, "KSQ")]}
+    with KrxServer(quotes=quotes) as server:
+        evening = datetime(2025, 3, 31, 9, 30, tzinfo=UTC)
+        collect(server, KrxVendor, evening, start=day, end=day)
+        assert stored(lake)["005930", day]["provisional"]
+        quotes["STK", day][0]["ACC_TRDVOL"] = "2,147,483,999"  # more than 32 bits
+        server.quotes = quotes
+        outcome = collect(server, KrxVendor, datetime(2025, 4, 1, 0, tzinfo=UTC), start=day, end=day)
+        row = stored(lake)["005930", day]
+        assert (row["volume"], row["provisional"]) == (2_147_483_999, False)
+        assert outcome.details["prices"] == {"inserted": 0, "updated": 2} and ("0126Z0", day) in stored(lake)
+
+
+def test_only_what_is_missing_is_asked_and_holes_are_filled(collect, lake, calendars):
+    days = days_of(calendars)
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in ("AAA", "NA")])
+    holed = [row for row in rows_of(days) if row[0] != days[10]]
+    with YahooServer({"AAA": Share(holed), "NA": Share(rows_of(days, 50)), "^IXIC": Share(rows_of(days))}) as server:
+        first_run = collect(server, start=days[0])
+        assert first_run.details["fates"] == {"ok": 3} and len(stored(lake)) == 59
+        assert lake.read("indices").count() == 30
+        server.shares["AAA"].rows = rows_of(days)  # the vendor has the session now, and corrected the last close
+        server.shares["NA"].rows = [*rows_of(days, 50)[:-1], (days[-1], 79.0, 82.0, 78.0, 81.5, 5555)]
+        put(lake, "symbols", [share("NEW", country="US", market="NASDAQ")])
+        server.shares["NEW"] = Share(rows_of(days, 10))
+        second = collect(server)
+        assert second.details["prices"] == {"inserted": 31, "updated": 1}
+        asked = {a.path.rsplit("/", 1)[1]: int(a.query["period1"]) for a in server.asked if "chart/" in a.path}
+        assert asked["AAA"] == server.shares["AAA"].moment(days[10]) - 34_200  # from the hole on
+        assert asked["NA"] == server.shares["NA"].moment(days[-5]) - 34_200  # the last five sessions
+    rows = stored(lake)
+    assert len(rows) == 90 and rows["NA", days[-1]]["close"] == 81.5
+
+
+def test_a_run_that_failed_in_part_asks_only_for_the_rest(collect, lake, calendars):
+    days = days_of(calendars, count=10)
+    names = [f"S{n:02}" for n in range(12)]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    shares = {s: Share(rows_of(days, 10 + n)) for n, s in enumerate(names)} | {"^IXIC": Share(rows_of(days))}
+    with YahooServer(shares) as server:
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith(("S03", "S07")) else None
+        outcome = collect(server, start=days[0])
+        assert outcome.failed is None and outcome.details["fates"] == {"failed": 2, "ok": 11}
+        told = fates(lake, "run-0")
+        assert told["S03"][0] == "failed" and "HTML" in told["S03"][1] and told["S00"][0] == "ok"
+        server.fault = None
+        outcome = collect(server, start=days[0])
+        assert {a.path.rsplit("/", 1)[1] for a in server.asked if "chart/" in a.path} == {"S03", "S07"}
+        assert outcome.details["fates"] == {"ok": 2} and len(stored(lake)) == 120
+        most = collect(server, start=days[0], most=0)  # a new undertaking, and no request left today
+        assert most.details["fates"]["skipped"] == 13 and most.failed is None
+
+
+def test_a_split_rewrites_no_history_and_one_served_twice_is_told(collect, lake, calendars):
+    days = days_of(calendars)
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in ("REAL", "TWICE", "MUTE", "LATE")])
+    before, ex = rows_of(days[:-1]), days[-1]
+    cut = [(d, o / 4, h / 4, lo / 4, c / 4, v * 4) for d, o, h, lo, c, v in rows_of(days)]
+    with YahooServer({s: Share(before) for s in ("REAL", "TWICE", "MUTE", "LATE")}) as server:
+        eve = datetime(2025, 3, 29, 12, tzinfo=UTC)
+        collect(server, now=eve, start=days[0])
+        server.shares["REAL"] = Share(cut, splits=[(ex, 4, 1)])
+        server.shares["TWICE"] = Share(cut, splits=[(days[-2], 4, 1), (ex, 4, 1)])
+        server.shares["MUTE"] = Share(cut)  # the history is rewritten, and nobody says why
+        server.shares["LATE"] = Share([*before, cut[-1]], splits=[(ex, 4, 1)])  # announced, not applied yet
+        outcome = collect(server)
+    from sise.prices.adjust import adjusted_prices
+
+    actions = {(r["symbol"], r["kind"], r["ex_date"]): r for r in lake.read("actions").collect()}
+    assert actions["REAL", "split", ex]["confirmed"] and actions["LATE", "split", ex]["confirmed"]
+    believed = [key for key, r in actions.items() if key[0] == "TWICE" and r["confirmed"]]
+    assert len(believed) == 1 and any("TWICE" in line and "twice" in line for line in outcome.lines)
+    assert not actions["MUTE", "unknown", ex]["confirmed"]
+    adjusted = adjusted_prices(lake.read("prices"), lake.read("actions")).collect()
+    closes = {(r["symbol"], r["date"]): r["close"] for r in adjusted}
+    for symbol in ("REAL", "TWICE", "MUTE", "LATE"):
+        for row in cut:
+            assert closes[symbol, row[0]] == pytest.approx(row[4], rel=1e-9), (symbol, row[0])
+    assert any("MUTE" in line for line in outcome.lines)
+    jumps = [r["symbol"] for r in lake.read("prices").collect() if "jump" in (r["flags"] or [])]
+    assert jumps == []
+
+
+def test_an_answer_that_contradicts_itself_is_quarantined(collect, lake, calendars):
+    days = days_of(calendars, count=20)
+    put(lake, "symbols", [share("ODD", country="US", market="NASDAQ")])
+    with YahooServer({"ODD": Share(rows_of(days[:-1]))}) as server:
+        collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
+        mixed = [
+            (d, o * f, h * f, lo * f, c * f, v)
+            for n, (d, o, h, lo, c, v) in enumerate(rows_of(days))
+            for f in [1.7 ** (n % 3)]
+        ]
+        server.shares["ODD"].rows = mixed
+        outcome = collect(server)
+        assert outcome.details["fates"]["failed"] == 1 and "contradicts" in fates(lake, "run-1")["ODD"][1]
+        assert len(stored(lake)) == 19 and lake.read("prices_rejected").count() == 5
+        server.shares["ODD"].rows = rows_of(days)
+        assert collect(server).details["prices"]["inserted"] == 1
+
+
+def test_a_killed_merge_is_done_again_without_a_request(collect, lake, calendars, monkeypatch):
+    days = days_of(calendars, count=8)
+    put(lake, "symbols", [share("AAA", country="US", market="NASDAQ")])
+    with YahooServer({"AAA": Share(rows_of(days))}) as server:
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("sise.prices.gather.collect_prices", full)
+            with pytest.raises(OSError, match="No space"):
+                collect(server, start=days[0])
+        asked = server.count("chart/AAA")
+        assert asked == 1 and stored(lake) == {}
+        collect(server, start=days[0])
+        assert server.count("chart/AAA") == 0 and len(stored(lake)) == 8
+
+
+def test_a_lake_made_anew_is_asked_for_anew(collect, lake, calendars):
+    import shutil
+
+    days = days_of(calendars, count=8)
+    put(lake, "symbols", [share("AAA", country="US", market="NASDAQ")])
+    with YahooServer({"AAA": Share(rows_of(days))}) as server:
+        collect(server, start=days[0])
+        shutil.rmtree(Path(lake.root) / "prices")
+        lake._known.discard("prices")
+        collect(server, start=days[0])
+        assert server.count("chart/AAA") == 1 and len(stored(lake)) == 8
+
+
+def test_a_share_that_the_market_does_not_have_is_noted(collect, lake):
+    day = date(2025, 3, 31)
+    put(lake, "symbols", [share("005930"), share("000660"), share("0126Z0", market="KOSDAQ")])
+    with KrxServer(
+        quotes={("STK", day): [quote("005930", 1000)], ("KSQ", day): [quote("0126Z0", 500, market="KSQ")]}
+    ) as server:
+        outcome = collect(server, KrxVendor, start=day, end=day)
+    assert outcome.details["absent"] == 1 and fates(lake, "run-0")["000660"][0] == "no_data"
+
+
+@pytest.mark.market
+def test_the_real_market_arrives_row_for_row(collect, lake, market_files, calendars):
+    """Shares of both real files, halts, letters in codes and the vendor's rounding among them, through yfinance and
+    pykrx: each row is in the lake as the file has it, or refused with its reason."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def some(country, count, more=()):
+        table = pq.read_table(market_files[country])
+        names = pc.unique(table["symbol"]).to_pylist()
+        chosen = {*names[:: len(names) // count], *(name for name in names if name in more)}
+        found = {}
+        for row in table.filter(pc.is_in(table["symbol"], pa.array(list(chosen)))).to_pylist():
+            values = (float(row[c]) for c in ("open", "high", "low", "close"))
+            day = row["date"]
+            found.setdefault(row["symbol"], []).append((day, *values, int(row["volume"])))
+        return {symbol: sorted(rows) for symbol, rows in found.items()}
+
+    us = some("US", 12, ("AAPL", "NVDA"))
+    kr = some("KR", 20, ("012170", "425040", "0126Z0", "005930"))
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in us] + [share(s) for s in kr])
+    with YahooServer({s: Share(rows, last_trade=date(2020, 1, 10)) for s, rows in us.items()}) as server:
+        first_day = min(rows[0][0] for rows in us.values())
+        told = collect(
+            server,
+            now=datetime(2020, 1, 11, 12, tzinfo=UTC),
+            start=first_day,
+            end=date(2018, 12, 31),
+            markets=("NASDAQ",),
+        )
+    assert told.details["fates"].get("ok", 0) >= len(us)
+    with KrxServer() as server:
+        server.charts = kr
+        told = collect(
+            server, NaverVendor, datetime(2025, 4, 1, 0, tzinfo=UTC), start=date(2023, 12, 5), markets=("KOSPI",)
+        )
+    assert told.details["fates"]["ok"] == len(kr)
+    columns = ("open", "high", "low", "close", "volume")
+    got = {(r["country"], r["symbol"], r["date"]): tuple(r[c] for c in columns) for r in lake.read("prices").collect()}
+    refused = {(r["country"], r["symbol"], r["date"]) for r in lake.read("prices_rejected").collect()}
+    for country, rows in (("US", us), ("KR", kr)):
+        for symbol, bars in rows.items():
+            for day, *values in bars:
+                if (country, symbol, str(day)) not in refused:
+                    assert got[country, symbol, day] == pytest.approx(tuple(values), rel=1e-12), (symbol, day)
+    assert len(got) + len(refused) == sum(map(len, us.values())) + sum(map(len, kr.values()))
+    assert len(refused) <= 0.01 * len(got)

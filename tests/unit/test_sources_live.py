@@ -1,0 +1,253 @@
+"""Live ticks from servers that speak as KIS and Yahoo do: connections that break, say nothing, repeat themselves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sise.serving.vendor_feed import vendor_feed
+from sise.sources.kis_rest import KisRest
+from sise.sources.kis_stream import KisStream, read_frame
+from sise.sources.live import Share
+from sise.sources.settings import SourceSettings
+from tests.vendors.kis import KisServer
+from tests.vendors.stream import StreamServer, kis_frame, kis_trade, us_trade
+from tests.vendors.yahoo import YahooServer, pricing
+
+KR = datetime(2025, 3, 31, 1, 0, tzinfo=UTC)  # 10:00 in Seoul
+US = datetime(2025, 3, 31, 15, 0, tzinfo=UTC)  # 11:00 in New York
+SAMSUNG = Share("KR", "005930", "KOSPI")
+WANTED = {("H0STCNT0", "005930"): SAMSUNG, ("H0STCNT0", "0126Z0"): Share("KR", "0126Z0", "KOSDAQ")}
+
+
+def test_trades_repeat_in_one_flat_list_and_may_grow():
+    for extra in ((), ("9", "x", "")):
+        trades = [kis_trade("005930", KR + timedelta(seconds=n), 58_000 + n, 5, 100 + 5 * n, extra) for n in range(3)]
+        ticks = read_frame(kis_frame(*trades), WANTED)
+        assert [(t["price"], t["volume"], t["day_volume"]) for t in ticks] == [
+            (58_000, 5, 100),
+            (58_001, 5, 105),
+            (58_002, 5, 110),
+        ]
+        assert ticks[2]["timestamp"] == int(KR.timestamp() * 1000) + 2000 and ticks[0]["session"] == "2025-03-31"
+    mixed = read_frame(kis_frame(kis_trade("0126Z0", KR, 5, 1, 1), kis_trade("005930", KR, 6, 1, 1)), WANTED)
+    assert [t["symbol"] for t in mixed] == ["0126Z0", "005930"]
+
+
+def test_frames_that_are_none():
+    good = kis_trade("005930", KR, 58_000, 5, 100)
+    for text in (
+        "0|H0STCNT0|002|" + good,
+        "0|H0STCNT0|001|" + good[:-10].rsplit("^", 2)[0],
+        "1|H0STCNT0|001|" + good,
+        "0|H0STASP0|001|" + good,
+        "0|H0STCNT0|001|" + good.replace("005930", "000660"),
+        "0|H0STCNT0|x|" + good,
+        "0|H0STCNT0|000|" + good,
+        "0|H0STCNT0",
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011 - any reason will do
+            read_frame(text, WANTED)
+    assert read_frame(kis_frame(kis_trade("005930", KR, 58_000, 5, 100, hour_class="C")), WANTED) == []
+    assert read_frame(kis_frame(kis_trade("005930", KR, 58_000, 5, 100, halted="Y")), WANTED) == []
+    us = {("HDFSCNT0", "DNASNA"): Share("US", "NA", "NASDAQ")}
+    (tick,) = read_frame(kis_frame(us_trade("NA", US, 12.3456, 7, 900), kind="HDFSCNT0"), us)
+    assert (tick["price"], tick["timestamp"], tick["session"]) == (12.3456, int(US.timestamp() * 1000), "2025-03-31")
+
+
+class Run:
+    """A feed in a thread of its own; its ticks are in ``ticks``."""
+
+    def __init__(self, sources, shares, calendars, settings):
+        self.over = threading.Event()
+        rows = [{"country": s.country, "symbol": s.symbol, "market": s.market} for s in shares]
+        self.feed = vendor_feed(sources, rows, calendars, self.over.is_set, always=True, settings=settings)
+        self.ticks: list[dict] = []
+        self._thread = threading.Thread(target=lambda: self.ticks.extend(self._each()), daemon=True)
+        self._thread.start()
+
+    def _each(self):
+        for tick in self.feed.ticks():
+            self.ticks.append(tick)
+        return []
+
+    def until(self, condition, seconds=15.0):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if condition():
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{self.feed.status()} {self.ticks[-3:]}")
+
+
+@pytest.fixture
+def vendors(tmp_path, monkeypatch, calendars):
+    """KIS's REST and stream, Yahoo's REST and stream, and settings that point to them."""
+    monkeypatch.setenv("KIS_APP_KEY", "key")
+    monkeypatch.setenv("KIS_APP_SECRET", "app-secret")
+    runs = []
+    with KisServer() as rest, StreamServer() as kis, YahooServer({}) as web, StreamServer() as yahoo:
+
+        def start(sources, shares, **other):
+            settings = SourceSettings(
+                local=tmp_path, kis_url=rest.url, kis_stream_url=kis.url, yahoo_url=web.url,
+                kis_rate=200, yahoo_rate=200, yahoo_stream_url=yahoo.url,
+                backoff_seconds=0.05, backoff_cap_seconds=0.2, http_attempts=2, **other,
+            )  # fmt: skip
+            runs.append(Run(sources, shares, calendars, settings))
+            return runs[-1]
+
+        yield rest, kis, yahoo, start
+        for run in runs:
+            run.over.set()
+            run._thread.join(5)
+            assert not run._thread.is_alive()
+
+
+def test_ticks_pings_and_duplicates(vendors):
+    _, kis, _, start = vendors
+    run = start(["kis"], [SAMSUNG])
+    kis.await_clients(1)
+    kis.send('{"header":{"tr_id":"PINGPONG","datetime":"20250331100000"}}')
+    one = kis_trade("005930", KR, 58_000, 5, 100)
+    kis.send(kis_frame(one, one))
+    kis.send(kis_frame(one))
+    kis.send(kis_frame(kis_trade("005930", KR, 58_100, 3, 103)))  # another trade of the same second
+    kis.send(kis_frame(kis_trade("005930", KR - timedelta(seconds=1), 58_000, 5, 95)))  # late
+    kis.send(kis_frame(kis_trade("005930", KR + timedelta(seconds=1), 58_200, 2, 120)))  # 15 shares went by unseen
+    kis.send(kis_frame(kis_trade("005930", KR.replace(hour=10), 58_200, 2, 120)))  # 19:00 in Seoul
+    kis.send("0|H0STCNT0|001|nonsense")
+    run.until(lambda: run.feed.counts["off_hours"])
+    assert [(t["price"], t["day_volume"]) for t in run.ticks] == [(58_000, 100), (58_100, 103), (58_200, 120)]
+    counts = run.feed.counts
+    assert (counts["duplicates"], counts["late"], counts["missed"], counts["off_hours"]) == (2, 1, 1, 1)
+    run.until(lambda: any(r.get("header", {}).get("tr_id") == "PINGPONG" for r in kis.received))
+    status = run.feed.status()["countries"]["KR"]
+    assert (status["source"], status["shares"], status["with_price"], status["coverage"]) == ("kis", 1, 1, 1.0)
+
+
+def test_a_connection_that_breaks_is_made_anew(vendors):
+    rest, kis, _, start = vendors
+    run = start(["kis"], [SAMSUNG])
+    for n in range(3):
+        kis.await_clients(n + 1)
+        kis.send(kis_frame(kis_trade("005930", KR + timedelta(seconds=n), 58_000, 5, 100 + 5 * n)))
+        run.until(lambda: len(run.ticks) == n + 1)  # noqa: B023
+        kis.drop()
+    run.until(lambda: kis.connects >= 4)
+    assert len(rest.tokens) == 1  # one token for all of them
+    assert run.feed.status()["channels"]["kis stream"]["connects"] >= 3
+
+
+def test_a_connection_that_says_nothing_is_cut(vendors):
+    _, kis, _, start = vendors
+    kis.mute = True
+    run = start(["kis"], [SAMSUNG], silence_seconds=0.6)
+    run.until(lambda: kis.connects >= 2)
+    kis.mute = False
+    run.until(lambda: kis.clients)
+    kis.send(kis_frame(kis_trade("005930", KR, 58_000, 5, 100)))
+    run.until(lambda: run.ticks)
+    assert run.feed.status()["channels"]["kis stream"]["cuts"] >= 1
+
+
+def test_the_highest_rank_is_registered_and_the_rest_is_polled(vendors):
+    rest, kis, _, start = vendors
+    shares = [Share("KR", f"{n:05}0", "KOSPI") for n in range(100)]
+    rest.prices = {share.symbol: (1_000 + n, 10_000 + n) for n, share in enumerate(shares)}
+    kis.limit = 40  # KIS refuses the last one
+    run = start(["kis"], shares)
+    kis.await_clients(41)
+    asked = [r["body"]["input"]["tr_key"] for r in kis.received if "body" in r]
+    assert asked[:41] == [share.symbol for share in shares[:41]]
+    run.until(lambda: rest.count("multprice") >= 4)
+    at = datetime.now(UTC)
+    for share in shares[:40]:
+        kis.send(kis_frame(kis_trade(share.symbol, KR, 999, 1, 1)))
+    run.until(lambda: run.feed.counts["ticks"] >= 40)
+    rest.asked.clear()
+    run.until(lambda: rest.count("multprice") >= 6)
+    polled = {v for a in rest.asked[2:] for k, v in a.query.items() if k.startswith("FID_INPUT_ISCD")}
+    assert polled == {share.symbol for share in shares[40:]} and at
+    assert max(len(a.query) for a in rest.asked) == 60
+
+
+def test_one_source_a_market_and_failover(vendors):
+    _, kis, yahoo, start = vendors
+    us = Share("US", "AAPL", "NASDAQ")
+    run = start(["kis", "yahoo"], [us], silence_seconds=1.0)
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    kis.send(kis_frame(us_trade("AAPL", US, 200.0, 1, 100), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks)
+    yahoo.send(pricing("AAPL", 201.0, US + timedelta(seconds=1), 110, market_hours=1, last_size=1))
+    run.until(lambda: run.feed.counts["standby"])
+    assert [t["source"] for t in run.ticks] == ["kis"]
+    kis.mute = True
+    kis.drop()
+
+    def yahoo_goes_on():
+        n = len(yahoo.received) + len(run.ticks) + int(time.monotonic() * 50) % 5_000
+        yahoo.send(pricing("AAPL", 202.25, US + timedelta(seconds=2 + n), 1_000 + n, market_hours=1, last_size=1))
+        return run.ticks[-1]["source"] == "yahoo"
+
+    run.until(yahoo_goes_on)
+    assert run.ticks[-1]["price"] == 202.25 and run.feed.counts["failovers"] == 1
+    yahoo.send(pricing("AAPL", 1.0, US + timedelta(hours=1), 9_999_999, market_hours=2))  # after hours
+    yahoo.send('{"type": "pricing", "message": "not base64"}')  # ends the connection: it is made anew
+    run.until(lambda: yahoo.connects >= 2)
+    assert all(t["price"] != 1.0 for t in run.ticks)
+
+
+def test_yahoo_is_polled_while_its_stream_is_down(vendors, monkeypatch):
+    _, _, yahoo, start = vendors
+    yahoo.mute = True
+    quotes = [
+        {
+            "symbol": "AAPL",
+            "regularMarketPrice": 201.5,
+            "regularMarketTime": int(US.timestamp()),
+            "regularMarketVolume": 77,
+        }
+    ]
+    from tests.vendors.server import Reply
+
+    monkeypatch.setattr(
+        YahooServer,
+        "answer",
+        lambda self, asked: (
+            Reply(json.dumps({"quoteResponse": {"result": quotes}}))
+            if "v7/finance/quote" in asked.path
+            else Reply("crumb")
+        ),
+    )
+    run = start(["yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=0.8)
+    run.until(lambda: run.ticks)
+    assert (run.ticks[0]["price"], run.ticks[0]["source"], run.ticks[0]["day_volume"]) == (201.5, "yahoo-poll", 77)
+    time.sleep(0.5)
+    assert len(run.ticks) == 1  # the same quote again is no tick
+
+
+def test_one_token_for_all_processes_and_a_stale_one_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIS_APP_KEY", "key")
+    monkeypatch.setenv("KIS_APP_SECRET", "app-secret")
+    with KisServer() as server:
+        server.prices = {"005930": (58_000, 1)}
+        settings = SourceSettings(local=tmp_path, kis_url=server.url, kis_rate=500, backoff_seconds=0.01)
+        first, second = KisRest(settings), KisRest(settings)
+        first.open()
+        second.open()
+        assert server.tokens == ["token-0"]
+        kept = next((tmp_path / "state").glob("kis-token-*.json"))
+        assert kept.stat().st_mode & 0o777 == 0o600
+        server.tokens.append("token-1")  # KIS has taken the first one back
+        from sise.sources.kis import quotes_of
+
+        assert quotes_of(second, ["005930"])[0]["inter2_prpr"] == "58000"
+        assert quotes_of(first, ["005930"])[0]["inter2_prpr"] == "58000"
+        assert len(server.tokens) == 3  # renewed once, and shared
+        assert KisStream(first, [SAMSUNG], settings).countries == {"KR"}

@@ -1,0 +1,99 @@
+"""Vendors' histories against each other: splits that are served twice, late, half or not at all."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from sise.prices.overlap import judge_answer
+
+START = date(2025, 3, 3)
+DAYS = [START + timedelta(days=n) for n in range(20)]
+
+
+def bars(closes, basis, days=DAYS):
+    return [
+        {"date": d, "close": float(c), "volume": 100, "basis": max(d, basis)}
+        for d, c in zip(days, closes, strict=False)
+    ]
+
+
+def split(day, factor=0.25, **other):
+    return {"ex_date": day, "kind": "split", "factor": factor, "confirmed": True, "evidence": "vendor"} | other
+
+
+def flat(level, count=20):
+    return [level + n % 3 for n in range(count)]
+
+
+EX = DAYS[15]
+STORED = bars(flat(100, 15), DAYS[14])
+
+
+def test_the_same_history_and_a_corrected_bar():
+    verdict = judge_answer(STORED, bars(flat(100), DAYS[19]), [], [])
+    assert (verdict.refuse_all, verdict.rewritten, verdict.notes) == ("", None, [])
+    corrected = flat(100)
+    corrected[12] *= 1.4
+    assert judge_answer(STORED, bars(corrected, DAYS[19])[10:], [], []).refuse_all == ""
+
+
+def test_an_announced_and_applied_split():
+    verdict = judge_answer(STORED, bars([c / 4 for c in flat(100)], DAYS[19]), [split(EX)], [])
+    assert verdict.actions[0]["confirmed"] and not verdict.notes and not verdict.basis
+
+
+def test_a_split_served_on_two_days():
+    for other in (DAYS[13], DAYS[16]):
+        verdict = judge_answer(STORED, bars([c / 4 for c in flat(100)], DAYS[19]), [split(EX), split(other)], [])
+        assert sum(a["confirmed"] for a in verdict.actions) == 1 and "twice" in verdict.notes[0]
+        assert verdict.refuse_all == "" and verdict.rewritten is None
+
+
+def test_a_split_that_is_announced_and_not_applied_yet():
+    closes = [*flat(100, 15), *[c / 4 for c in flat(100, 5)]]
+    verdict = judge_answer(STORED, bars(closes, DAYS[19]), [split(EX)], [])
+    assert verdict.actions[0]["confirmed"]
+    assert verdict.basis == {d: EX - timedelta(days=1) for d in DAYS[:15]}
+
+
+def test_a_split_that_the_prices_do_not_know():
+    verdict = judge_answer(STORED, bars(flat(100), DAYS[19]), [split(EX)], [])
+    assert not verdict.actions[0]["confirmed"] and "do not show it" in verdict.actions[0]["evidence"]
+    assert verdict.refuse_all == "" and verdict.basis == {}
+
+
+def test_a_history_rewritten_without_a_word():
+    answered = bars([c / 4 for c in flat(100)], DAYS[19])
+    whole = judge_answer(STORED, answered, [], [])
+    assert whole.rewritten == pytest.approx(0.25) and not whole.whole and whole.refuse_all == ""
+    part = judge_answer(STORED, answered[10:], [], [])
+    assert part.whole and "no split explains it" in part.refuse_all
+
+
+def test_a_split_applied_to_half_of_the_history():
+    closes = [*[c / 4 for c in flat(100, 7)], *flat(100, 13)]
+    assert "contradicts" in judge_answer(STORED, bars(closes, DAYS[19]), [], []).refuse_all
+
+
+def test_a_split_applied_twice_to_what_is_before_it():
+    closes = [*[c / 16 for c in flat(100, 15)], *[c / 4 for c in flat(100, 5)]]
+    fresh = judge_answer([], bars(closes, DAYS[19]), [split(EX)], [])
+    assert set(fresh.refused) == set(DAYS[:15]) and "applied twice" in fresh.notes[0]
+    known = judge_answer(STORED, bars(closes, DAYS[19])[10:], [split(EX)], [])
+    assert known.whole and known.refuse_all
+
+
+def test_a_dividend_changes_nothing_and_what_was_judged_stays():
+    paid = {"ex_date": EX, "kind": "dividend", "factor": None, "confirmed": True, "amount": 1.0}
+    later = bars(flat(100), DAYS[19])
+    doubted = split(DAYS[12], confirmed=False)
+    verdict = judge_answer(bars(flat(100), DAYS[19]), later, [paid, split(DAYS[12])], [doubted])
+    assert verdict.actions == [paid]  # the lake's unconfirmed split is not confirmed by being served again
+
+
+def test_two_splits_of_which_one_is_real():
+    applied = bars([c / 4 for c in flat(100)], DAYS[19])
+    verdict = judge_answer(STORED, applied, [split(EX), split(DAYS[17], 0.5)], [])
+    assert {a["ex_date"]: a["confirmed"] for a in verdict.actions} == {EX: True, DAYS[17]: False}

@@ -1,0 +1,282 @@
+"""The plan, the ledger and the crew: what is asked, in which order, and what is left after a kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from sise.errors import SiseError
+from sise.sources.asks import Answer, Ask, bars_table
+from sise.sources.crew import Crew, Progress
+from sise.sources.ledger import Ledger
+from sise.sources.outcome import Blocked, Failed, Fate, NoData, Spent
+from sise.sources.plan import Held, Span, final_at, last_session, plan_days, plan_symbols, unanswered
+from sise.sources.settings import SourceSettings
+
+LAST = date(2025, 3, 31)
+SETTINGS = SourceSettings()
+
+
+def test_the_last_session_is_the_exchange_s(calendars):
+    def last(country, *moment):
+        return last_session(calendars[country], SETTINGS, datetime(*moment, tzinfo=UTC))
+
+    assert last("KR", 2025, 3, 31, 8, 59) == date(2025, 3, 28)  # 17:59 in Seoul
+    assert last("KR", 2025, 3, 31, 9, 0) == LAST
+    assert last("KR", 2025, 3, 30, 12) == date(2025, 3, 28)  # a Sunday
+    assert last("KR", 2026, 7, 17, 12) == date(2026, 7, 16)  # the calendar library's mistake
+    assert last("US", 2025, 3, 31, 21, 59) == date(2025, 3, 28)
+    assert last("US", 2025, 4, 1, 3) == LAST  # already Tuesday in UTC
+    assert final_at(SETTINGS, "KR", LAST).astimezone(UTC) == datetime(2025, 3, 31, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def us(calendars):
+    calendar = calendars["US"]
+
+    def plan(held, start=None, end=LAST, covered=(), apart=0):
+        asks = plan_symbols(
+            [("US", "NASDAQ", "NA")], {"US:NA": held} if held else {}, calendars, {"US": Span(start, end, LAST)},
+            SETTINGS, {"US:NA": list(covered)}, apart,
+        )  # fmt: skip
+        return [(ask.first, ask.last) for ask in asks]
+
+    return plan, calendar
+
+
+def test_what_a_share_lacks(us):
+    plan, calendar = us
+    recheck, first = calendar.back(LAST, 4), date(2024, 1, 2)
+    whole = Held(first, LAST)
+    assert plan(whole) == [(recheck, LAST)]
+    assert plan(None)[0][0] <= date(2021, 4, 1)  # a new share: its history
+    assert plan(Held(first, calendar.back(LAST, 9))) == [(calendar.back(LAST, 8), LAST)]
+    hole = date(2024, 5, 6)
+    assert plan(Held(first, LAST, (hole,))) == [(hole, LAST)]
+    tried = [(first, LAST)]
+    assert plan(Held(first, LAST, (hole,)), covered=tried * 2) == [(hole, LAST)]
+    assert plan(Held(first, LAST, (hole,)), covered=tried * 3) == [(recheck, LAST)]  # it stays a hole
+    assert plan(whole, start=date(2023, 1, 3)) == [(date(2023, 1, 3), LAST)]
+    assert plan(whole, start=date(2023, 1, 3), covered=[(date(2023, 1, 3), LAST)]) == [
+        (recheck, LAST)
+    ]  # not listed then
+    apart = plan(Held(first, LAST, (hole,)), apart=100)
+    assert apart == [(hole, hole), (recheck, LAST)]
+    chunks = plan(None, start=date(2024, 1, 2), apart=100)
+    assert all(len(calendar.between(*span)) <= 100 for span in chunks) and chunks[0][0] == date(2024, 1, 2)
+    assert sum(len(calendar.between(*span)) for span in chunks) == len(calendar.between(date(2024, 1, 2), LAST))
+
+
+def test_what_a_market_lacks(calendars):
+    calendar = calendars["KR"]
+    days = calendar.between(date(2025, 3, 3), LAST)
+
+    def plan(counts, provisional=(), covered=(), start=None):
+        asks = plan_days(
+            ["KOSPI"], {"KOSPI": counts}, {"KOSPI": provisional}, calendar, Span(start, LAST, LAST), SETTINGS,
+            {"KR:KOSPI*": list(covered)},
+        )  # fmt: skip
+        return [ask.first for ask in asks]
+
+    counts = dict.fromkeys(days, 900)
+    assert plan(counts) == days[-5:]
+    assert plan({}) == days[-5:]
+    thin = counts | {days[3]: 100}
+    del thin[days[5]]
+    assert plan(thin) == [days[3], days[5], *days[-5:]]
+    assert plan(thin, covered=[(days[3], days[3])] * 3) == [days[5], *days[-5:]]
+    assert plan(counts, provisional=[days[1]]) == [days[1], *days[-5:]]
+    assert plan(counts, start=date(2025, 2, 26))[:3] == [date(2025, 2, 26), date(2025, 2, 27), date(2025, 2, 28)]
+
+
+def ask_for(symbol, first=LAST):
+    return Ask("bars", "US", "NASDAQ", symbol, first, LAST)
+
+
+def answer_of(symbol, count=3):
+    columns = {
+        "country": "US",
+        "symbol": symbol,
+        "date": [LAST - timedelta(days=n) for n in range(count)],
+        "close": [1.0] * count,
+    }
+    return Answer(Fate.OK, bars=bars_table(columns, count))
+
+
+def test_the_ledger_keeps_answers_until_they_are_merged(tmp_path):
+    ledger = Ledger(tmp_path, "yahoo", "./lake", "run-1")
+    campaign = ledger.campaign("all")
+    paid = {"country": "US", "symbol": "NA", "ex_date": LAST, "kind": "dividend", "factor": None, "amount": 0.5}
+    kept_answer = answer_of("NA")
+    kept_answer.actions = [paid]
+    ledger.put(campaign, ask_for("NA"), kept_answer)
+    ledger.put(campaign, ask_for("AAPL"), Answer(Fate.FAILED, "down"))
+    ledger.put(campaign, ask_for("GONE"), Answer(Fate.NO_DATA))
+    with pytest.raises(SiseError, match=f"process {os.getpid()}"):
+        Ledger(tmp_path, "yahoo", "lake")
+    ledger.close()
+    ledger = Ledger(tmp_path, "yahoo", "lake", "run-2")
+    assert ledger.campaign("all") == campaign and ledger.waiting_rows() == (1, 3)
+    (kept,) = ledger.waiting(100)
+    assert kept.bars.equals(kept_answer.bars) and kept.actions == [paid] and kept.ask == ask_for("NA")
+    left = unanswered([ask_for(s) for s in ("NA", "AAPL", "GONE", "NEW")], ledger.answered(campaign))
+    assert [ask.symbol for ask in left] == ["AAPL", "NEW"]
+    assert unanswered([ask_for("NA", LAST - timedelta(days=9))], ledger.answered(campaign)) != []
+    ledger.merged([kept.id])
+    assert ledger.waiting_rows() == (0, 0) and "US:NA" in ledger.answered(campaign)
+    notes = [note for part in ledger.untold(10) for note in part if not ledger.told([note["id"]])]
+    assert [(n["symbol"], n["fate"], n["run"]) for n in notes] == [
+        ("NA", "ok", "run-1"), ("AAPL", "failed", "run-1"), ("GONE", "no_data", "run-1"),
+    ]  # fmt: skip
+    ledger.finish(campaign)
+    assert ledger.campaign("all") != campaign
+    ledger.bind("table-1")
+    assert not ledger.bind("table-1") and ledger.bind("table-2") and ledger.covered(0) == {}
+    ledger.close()
+
+
+def test_a_disk_that_fills_loses_nothing(tmp_path):
+    ledger = Ledger(tmp_path, "yahoo", "lake", "run", max_pages=40)
+    campaign = ledger.campaign("all")
+    kept = []
+
+    def fill():
+        for n in range(10_000):
+            ledger.put(campaign, ask_for(f"S{n}"), answer_of(f"S{n}", 500))
+            kept.append(f"S{n}")
+
+    with pytest.raises(SiseError, match=r"full.*free space"):
+        fill()
+    assert kept and set(ledger.answered(campaign)) == {f"US:{s}" for s in kept}
+    ledger.close()
+    again = Ledger(tmp_path, "yahoo", "lake", "run")
+    assert [k.ask.symbol for k in again.waiting(10**9)] == kept
+    again.close()
+
+
+def _fill(folder, start):
+    ledger = Ledger(folder, "yahoo", "lake", "run")
+    campaign = ledger.campaign("all")
+    for n in range(start, 100_000):
+        ledger.put(campaign, ask_for(f"S{n}"), answer_of(f"S{n}", 50))
+        (folder / "acknowledged").write_text(str(n))
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path):
+    start = 0
+    for _ in range(3):
+        child = multiprocessing.get_context("spawn").Process(target=_fill, args=(tmp_path, start))
+        child.start()
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            path = tmp_path / "acknowledged"
+            if path.exists() and (text := path.read_text()) and int(text) > start + 20:
+                break
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        acknowledged = int((tmp_path / "acknowledged").read_text() or start)
+        ledger = Ledger(tmp_path, "yahoo", "lake", "run")
+        kept = ledger.waiting(10**9)
+        assert [k.ask.symbol for k in kept] == [f"S{n}" for n in range(len(kept))] and len(kept) > acknowledged
+        assert all(k.bars.num_rows == 50 for k in kept)
+        start = len(kept)
+        ledger.close()
+
+
+class Oracle:
+    """A vendor that answers as it is told."""
+
+    name, by, markets, span, rebased = "oracle", "symbol", ("NASDAQ",), 0, True
+
+    def __init__(self, answer, workers=4):
+        self.answer, self.workers, self.asked = answer, workers, []
+
+    def ask(self, ask):
+        self.asked.append(ask.symbol)
+        return self.answer(ask)
+
+
+def crew_of(tmp_path, vendor, count):
+    ledger = Ledger(tmp_path, "oracle", "lake", "run")
+    crew = Crew(vendor, ledger, ledger.campaign("all"), [ask_for(f"S{n:03}") for n in range(count)])
+    crew.start()
+    crew._thread.join(30)
+    assert not crew.running and crew.failure is None
+    return (
+        crew,
+        ledger,
+        {note["symbol"]: note for part in ledger.untold(9_999) for note in part if not ledger.told([note["id"]])},
+    )
+
+
+def test_a_block_ends_the_asking_and_the_rest_is_told_blocked(tmp_path):
+    def answer(ask):
+        if ask.symbol >= "S010":
+            raise Blocked("refused")
+        return answer_of(ask.symbol)
+
+    vendor = Oracle(answer, workers=2)
+    crew, ledger, notes = crew_of(tmp_path, vendor, 60)
+    assert isinstance(crew.ended_by, Blocked) and len(vendor.asked) <= 13
+    assert len(notes) == 60 and {n["fate"] for n in notes.values()} == {"ok", "blocked"}
+    assert sum(n["fate"] == "ok" for n in notes.values()) == 10
+    ledger.close()
+
+
+def test_a_vendor_that_is_down_is_not_hammered(tmp_path):
+    def answer(ask):
+        raise Failed("no answer in time")
+
+    vendor = Oracle(answer)
+    crew, ledger, notes = crew_of(tmp_path, vendor, 500)
+    assert len(vendor.asked) < 30 and "looks down" in str(crew.ended_by)
+    assert {n["fate"] for n in notes.values()} == {"failed", "skipped"} and len(notes) == 500
+    ledger.close()
+
+
+def test_single_failures_of_any_kind_end_nothing(tmp_path):
+    def answer(ask):
+        number = int(ask.symbol[1:])
+        if number % 3 == 0:
+            raise NoData("nothing")
+        if number % 7 == 0:
+            raise ZeroDivisionError("nobody foresaw it")
+        return answer_of(ask.symbol)
+
+    crew, ledger, notes = crew_of(tmp_path, Oracle(answer), 40)
+    assert crew.ended_by is None and "nobody foresaw" in notes["S007"]["reason"]
+    assert crew.progress.fates == {"ok": 22, "no_data": 14, "failed": 4}
+    ledger.close()
+
+
+def test_the_day_s_budget_counts_over_runs(tmp_path):
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    for _ in range(3):
+        ledger.spend(5)
+    ledger.close()
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    ledger.spend(5)
+    ledger.spend(5)
+    with pytest.raises(Spent, match="5 sent"):
+        ledger.spend(5)
+    ledger.spend(5, lambda: date(2100, 1, 1))  # another day
+    ledger.close()
+
+
+def test_an_honest_estimate():
+    now = [0.0]
+    progress = Progress(1_000, lambda: now[0])
+    assert "no pace" in progress.line()
+    for _ in range(100):
+        now[0] += 0.2
+        progress.add("ok")
+    assert progress.seconds_left() == pytest.approx(900 * 0.2, rel=0.02)
+    now[0] += 40  # the vendor has asked for a pause: what is left takes longer, not less
+    assert progress.seconds_left() == pytest.approx(900 * 0.6, rel=0.02)
+    assert "100 of 1,000 asked" in progress.line()

@@ -1,0 +1,316 @@
+"""Each vendor's answers and failures, through the real client libraries, against servers that speak as they do."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from sise.errors import ConfigError
+from sise.sources.asks import Ask
+from sise.sources.kis import KisVendor
+from sise.sources.krx import KrxVendor
+from sise.sources.naver import NaverVendor
+from sise.sources.outcome import Blocked, Failed, Fate, NoData, Refused
+from sise.sources.settings import SourceSettings
+from sise.sources.yahoo import YahooVendor, yahoo_symbol
+from tests.vendors.kis import KisServer
+from tests.vendors.krx import KrxServer, quote
+from tests.vendors.server import Reply, first
+from tests.vendors.yahoo import Share, YahooServer
+
+DAY = date(2025, 3, 31)
+NOW = datetime(2025, 4, 1, 12, tzinfo=UTC)
+MARKET = Ask("bars", "KR", "KOSPI", None, DAY, DAY)
+
+
+@pytest.fixture
+def opened(tmp_path, calendars, monkeypatch):
+    """A vendor against a server, logged in."""
+    for name, value in {
+        "KRX_ID": "tester", "KRX_PW": "secret-word", "KIS_APP_KEY": "key", "KIS_APP_SECRET": "app-secret"
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    made = []
+
+    def make(kind, server, **other):
+        settings = SourceSettings(
+            local=tmp_path, krx_url=server.url, naver_url=server.url, yahoo_url=server.url, kis_url=server.url,
+            krx_rate=500, naver_rate=500, yahoo_rate=500, kis_rate=500, backoff_seconds=0.01, backoff_cap_seconds=0.02,
+            http_timeout=2, http_attempts=3, **other,
+        )  # fmt: skip
+        made.append(kind(settings, calendars, now=lambda: NOW))
+        made[-1].open()
+        return made[-1]
+
+    yield make
+    for vendor in made:
+        vendor.close()
+
+
+def krx_server(**options):
+    return KrxServer(quotes={("STK", DAY): [quote("005930", 57_800, -2_400, volume=100)]}, **options)
+
+
+def test_krx_a_bar_with_its_reference_and_an_odd_row(opened):
+    with krx_server() as server:
+        odd = quote("0126Z0", 1_000) | {"ACC_TRDVOL": "many"}
+        new = {k: "-" if k[:3] in ("TDD", "ACC", "CMP", "FLU", "MKT") else v for k, v in quote("00499K", 1).items()}
+        server.quotes["STK", DAY] = [*server.quotes["STK", DAY], odd, new]
+        answer = opened(KrxVendor, server).ask(MARKET)
+        rows = {row["symbol"]: row for row in answer.bars.to_pylist()}
+        assert set(rows) == {"005930", "0126Z0"} and rows["005930"]["reference"] == 60_200
+        assert rows["0126Z0"]["problem"] == "volume 'many' is not a number"
+        assert (server.logins, answer.requests) == (1, 1)
+
+
+def test_krx_says_nothing_of_the_login(opened, capfd):
+    with krx_server() as server:
+        vendor = opened(KrxVendor, server)
+        vendor.ask(MARKET)
+        server.fault = first(9, Reply('{"OutBlock_2": []}'), "getJsonData")
+        with pytest.raises(Failed, match="another form") as caught:
+            vendor.ask(MARKET)
+    told = capfd.readouterr()
+    for text in (told.out, told.err, str(caught.value), repr(vendor.settings)):
+        assert "tester" not in text and "secret-word" not in text
+    assert told.out == ""
+    assert os.environ["KRX_ID"] == "tester"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "said", "requests"),
+    [
+        (Reply("LOGOUT", 400), Failed, "LOGOUT", 1),
+        (Reply("LOGOUT"), Failed, "LOGOUT", 1),
+        (Reply("<html>Access Denied</html>", 403), Blocked, "nothing is asked before", 1),
+        (Reply("<html>비정상적인 접근입니다</html>"), Blocked, "nothing is asked before", 1),
+        (Reply("<html>점검 중</html>"), Failed, "HTML", 3),
+        (Reply('{"OutBlock_1": [{"ISU_SRT_CD": "0059'), Failed, "breaks off", 3),
+        (Reply("{}", 500), Failed, "HTTP 500", 3),
+        (Reply('{"OutBlock_1": [{"ISU_SRT_CD": "005930"}]}'), Failed, "another form", 1),
+    ],
+)
+def test_krx_failures_are_told_apart(opened, reply, error, said, requests):
+    with krx_server() as server:
+        vendor = opened(KrxVendor, server)
+        server.fault = first(99, reply, "getJsonData")
+        server.asked.clear()
+        with pytest.raises(error, match=said):
+            vendor.ask(MARKET)
+        assert len(server.asked) == requests
+        if error is Blocked:
+            server.fault = None
+            with pytest.raises(Blocked):  # the block survives the process: a new vendor does not even log in
+                opened(KrxVendor, server)
+            assert len(server.asked) == requests
+
+
+def test_krx_empty_and_closed_are_no_failures(opened):
+    with krx_server() as server:
+        vendor = opened(KrxVendor, server)
+        assert vendor.ask(Ask("bars", "KR", "KOSPI", None, date(2025, 3, 30), date(2025, 3, 30))).fate == Fate.CLOSED
+        zeros = [quote("005930", 0, volume=0, value=0)]
+        server.quotes["STK", DAY] = zeros
+        assert vendor.ask(MARKET).fate == Fate.CLOSED
+        server.quotes["STK", DAY] = []
+        assert vendor.ask(MARKET).fate == Fate.NO_DATA
+
+
+def test_krx_logins(opened, monkeypatch):
+    with krx_server() as server:
+        server.code = "CD011"  # another session of the account: pykrx sends it again with skipDup
+        assert opened(KrxVendor, server).ask(MARKET).fate == Fate.OK and server.logins == 2
+        server.code = "CD010"
+        with pytest.raises(Refused, match="password of KRX_ID to be changed"):
+            opened(KrxVendor, server)
+        server.code = "CD001"
+        monkeypatch.setenv("KRX_PW", "wrong")
+        with pytest.raises(Refused, match="locks the account"):
+            opened(KrxVendor, server)
+        monkeypatch.delenv("KRX_PW")
+        with pytest.raises(ConfigError, match="KRX_PW is not set"):
+            opened(KrxVendor, server, secrets_file=server_free_path(monkeypatch))
+
+
+def server_free_path(monkeypatch):
+    from pathlib import Path
+
+    return Path("/nonexistent/secrets.env")
+
+
+def test_krx_logs_in_again_only_when_the_session_may_have_run_out(opened):
+    with krx_server() as server:
+        vendor = opened(KrxVendor, server)
+        vendor._login._since -= timedelta(hours=1)
+        server.fault = first(1, Reply("LOGOUT", 400), "getJsonData")
+        assert vendor.ask(MARKET).fate == Fate.OK and server.logins == 2
+        server.fault = first(1, Reply("LOGOUT", 400), "getJsonData")
+        with pytest.raises(Failed, match="elsewhere"):
+            vendor.ask(MARKET)
+
+
+def test_naver_by_share(opened, calendars):
+    days = calendars["KR"].between(date(2025, 3, 3), DAY)
+    with KrxServer() as server:
+        server.charts["0126Z0"] = [(day, 100 + n, 110 + n, 90 + n, 105 + n, 10 + n) for n, day in enumerate(days)]
+        vendor = opened(NaverVendor, server)
+        ask = Ask("bars", "KR", "KOSDAQ", "0126Z0", date(2025, 3, 10), DAY)
+        table = vendor.ask(ask).bars.to_pylist()
+        assert [row["date"] for row in table] == [d for d in days if d >= date(2025, 3, 10)]
+        assert {row["basis"] for row in table} == {DAY} and table[-1]["close"] == 105 + len(days) - 1
+        with pytest.raises(NoData):
+            vendor.ask(Ask("bars", "KR", "KOSDAQ", "999999", DAY, DAY))
+        server.fault = first(9, Reply("<html>no chart"))
+        with pytest.raises(Failed, match="XML"):
+            vendor.ask(ask)
+
+
+def rows(days, **changed):
+    made = {d: (d, 10.0 + n, 11.0 + n, 9.0 + n, 10.5 + n, 1_000 + n) for n, d in enumerate(days)}
+    return [changed.get(str(d), row) for d, row in made.items()]
+
+
+US = Ask("bars", "US", "NASDAQ", "NA", date(2025, 3, 3), DAY)
+
+
+def test_yahoo_names():
+    assert [yahoo_symbol("NASDAQ", s) for s in ("NA", "BRK.B")] == ["NA", "BRK-B"]
+    assert yahoo_symbol("KOSPI", "005930") == "005930.KS" and yahoo_symbol("KOSDAQ", "0126Z0") == "0126Z0.KQ"
+
+
+def test_yahoo_oddities(opened, calendars):
+    days = calendars["US"].between(US.first, DAY)
+    with YahooServer({"NA": Share(rows(days), dividends=[(days[3], 0.5), (days[4], 9.0, "EUR")])}) as server:
+        vendor = opened(YahooVendor, server)
+        plain = vendor.ask(US)
+        assert plain.bars.num_rows == len(days) and plain.reason == ""
+        assert [(a["ex_date"], a["amount"]) for a in plain.actions] == [(days[3], 0.5)]  # the one in euro is not taken
+
+        def alter(chart):
+            quote = chart["indicators"]["quote"][0]
+            chart["timestamp"] = chart["timestamp"][::-1]
+            for name in quote:
+                quote[name] = quote[name][::-1]
+            quote["close"][2] = None
+            chart["timestamp"].append(chart["timestamp"][0] + 60)  # the last day again, with another price
+            for name in quote:
+                quote[name].append(quote[name][0] * 2)
+            chart["indicators"]["adjclose"] = [{"adjclose": quote["close"]}]
+
+        server.alter = alter
+        vendor.data.cache_get.cache_clear()
+        odd = vendor.ask(US)
+        assert "out of order" in odd.reason and "1 days twice" in odd.reason and "1 rows without a price" in odd.reason
+        got = {row["date"]: row for row in odd.bars.to_pylist()}
+        assert days[-3] not in got and len(got) == len(days) - 1  # a row without a price is none, and stays missing
+        assert "twice" in got[DAY]["problem"] and sum(row["problem"] is not None for row in got.values()) == 1
+        assert list(got) == sorted(got)
+
+
+def test_yahoo_basis_and_live_rows(opened, calendars):
+    days = calendars["US"].between(US.first, date(2025, 4, 1))
+    with YahooServer({"NA": Share(rows(days), splits=[(days[-1], 2, 1)], last_trade=days[-1])}) as server:
+        answer = opened(YahooVendor, server).ask(US)
+        table = answer.bars.to_pylist()
+        assert table[-1]["date"] == DAY  # the session that goes on is not asked for
+        assert {row["basis"] for row in table} == {date(2025, 4, 1)}  # but today's split is in the prices already
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "said"),
+    [
+        (Share([], currency="USD"), NoData, "Yahoo"),
+        (Share([(DAY, 1.0, 1.0, 1.0, 1.0, 1)], currency="KRW"), Failed, "in KRW, not in USD"),
+        (Share([(DAY, None, None, None, None, None)]), NoData, "1 rows without a price"),
+        (None, NoData, "may be delisted"),
+    ],
+)
+def test_yahoo_without_an_answer(opened, share, error, said):
+    with YahooServer({"NA": share} if share else {}) as server, pytest.raises(error, match=said):
+        opened(YahooVendor, server).ask(US)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "said"),
+    [
+        (Reply("<html>x</html>"), Failed, "HTML"),
+        (Reply('{"chart": {"result": [{"meta"'), Failed, "breaks off"),
+        (Reply("{}", 500), Failed, "HTTP 500"),
+        (Reply("{}", silent=3), Failed, "no answer in time"),
+        (Reply("Too Many Requests", 429), Blocked, "429"),
+        (Reply('{"chart": {"result": [{"meta": {}}], "error": null}}'), (Failed, NoData), "Yahoo"),
+        (Reply("{}"), Failed, "no chart"),
+    ],
+)
+def test_yahoo_failures(opened, calendars, reply, error, said):
+    with YahooServer({"NA": Share(rows(calendars["US"].between(US.first, DAY)))}) as server:
+        vendor = opened(YahooVendor, server)
+        server.fault = first(99, reply, "chart")
+        with pytest.raises(error, match=said):
+            vendor.ask(US)
+        assert server.count("chart") <= 3
+        if error is not Blocked:
+            server.fault = None
+            assert vendor.ask(US).fate == Fate.OK
+
+
+def test_kis_pages_signs_and_limits(opened, calendars):
+    days = calendars["KR"].between(date(2024, 6, 3), DAY)
+    bars = [(d, 1000 + n, 1010 + n, 990 + n, 1005 + n, 10 + n, -5.0 if n % 2 else 5.0) for n, d in enumerate(days)]
+    with KisServer({"0126Z0": bars}) as server:
+        vendor = opened(KisVendor, server)
+        server.fault = first(
+            1, Reply('{"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수 초과"}', 500), "itemchart"
+        )
+        answer = vendor.ask(Ask("bars", "KR", "KOSDAQ", "0126Z0", days[0], DAY))
+        table = answer.bars.to_pylist()
+        assert [row["date"] for row in table] == days
+        assert answer.requests == -(-len(days) // 100) + 1  # one page was asked twice
+        assert table[0]["reference"] == 1000 and table[1]["reference"] == 1011 and table[1]["basis"] == days[1]
+        with pytest.raises(NoData):
+            vendor.ask(Ask("bars", "KR", "KOSPI", "999999", DAY, DAY))
+        server.fault = first(9, Reply('{"rt_cd": "1", "msg_cd": "OPSQ2001", "msg1": "bad input"}'))
+        with pytest.raises(Failed, match="OPSQ2001"):
+            vendor.ask(Ask("bars", "KR", "KOSPI", "0126Z0", DAY, DAY))
+
+
+def test_kis_wrong_keys_end_the_run(opened, monkeypatch):
+    with KisServer(keys=("other", "keys")) as server, pytest.raises(Refused, match="KIS_APP_KEY") as caught:
+        opened(KisVendor, server)
+    assert "app-secret" not in str(caught.value)
+
+
+def test_kis_announcements(opened):
+    with KisServer() as server:
+        vendor = opened(KisVendor, server)
+        server.announced = {
+            "rev-split": [
+                [
+                    {
+                        "sht_cd": "005930",
+                        "inter_bf_face_amt": "000005000",
+                        "inter_af_face_amt": "000000100",
+                        "list_dt": "2025/03/20",
+                    }
+                ],
+                [{"sht_cd": "A000020", "inter_bf_face_amt": "100", "inter_af_face_amt": "500", "list_dt": "20250325"}],
+                [{"sht_cd": "000030", "inter_bf_face_amt": "100", "inter_af_face_amt": "500", "list_dt": ""}],
+            ][:2],
+            "bonus-issue": [[{"sht_cd": "0126Z0", "fix_rate": "100.00", "right_dt": "20250321"}]],
+            "paidin-capin": [[{"sht_cd": "000040", "fix_rate": "20", "fix_price": "5000", "right_dt": "20250324"}]],
+            "merger-split": [[{"sht_cd": "000050", "merge_type": "인적분할", "list_dt": "20250326"}]],
+            "dividend": [
+                [{"sht_cd": "005930", "record_date": "20250331", "per_sto_divi_amt": "365", "stk_divi_rate": "0.00"}]
+            ],
+        }
+        asks = vendor.extras(vendor.markets, date(2025, 3, 3), DAY)
+        actions = {a["symbol"] + a["kind"]: a for ask in asks for a in vendor.ask(ask).actions}
+    assert actions["005930split"]["factor"] == pytest.approx(1 / 50)
+    assert actions["005930split"]["ex_date"] == date(2025, 3, 20)
+    assert actions["000020reduction"]["factor"] == 5
+    assert actions["0126Z0bonus"]["factor"] == pytest.approx(0.5)
+    assert actions["000040rights"]["factor"] is None and actions["000050spin-off"]["factor"] is None
+    assert (actions["005930dividend"]["ex_date"], actions["005930dividend"]["amount"]) == (date(2025, 3, 28), 365)
+    assert len(actions) == 6 and all(a["confirmed"] for a in actions.values())
