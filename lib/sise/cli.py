@@ -69,6 +69,19 @@ def status(runs: Annotated[int, typer.Option(help="how many of the last runs to 
         _print("Last runs (UTC)", last.set_column(0, "started", pa.array(started)))
 
 
+@app.command()
+@guarded("starting the dashboard …")
+def dashboard(
+    host: Annotated[str, typer.Option(help="where to listen; beyond 127.0.0.1 only with authentication")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    headless: Annotated[bool, typer.Option(help="do not open a browser")] = False,
+) -> None:
+    """The viewer in a browser: signals, charts, watchlists, performance, the system."""
+    from sise.dashboard.launch import run
+
+    run(host, port, headless)
+
+
 @show.command()
 @_guarded
 def indicators(

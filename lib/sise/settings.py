@@ -158,6 +158,10 @@ class Settings:
         "SISE_TODAY", None, parse_date, "the day jobs take for today (default: the exchange's own clock)"
     )
 
+    dashboard_proxy: str = _setting(
+        "SISE_DASHBOARD_PROXY", "", str, "the reverse proxy that asks viewers who they are (docs/dashboard.md)"
+    )
+
     kafka_servers: str = _setting(
         "SISE_KAFKA",
         "",

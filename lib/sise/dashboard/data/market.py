@@ -11,7 +11,7 @@ from sise.dashboard.data.names import listing
 from sise.dashboard.data.view import LakeView
 from sise.errors import SiseError
 
-__all__ = ["breadth", "board", "last_session", "movers"]
+__all__ = ["board", "breadth", "last_session", "movers", "sparks"]
 
 _BREADTH = ["country", "symbol", "date", "market", "close", "return_1", "rsi_14", "high_252", "low_252", "sma_200"]
 
@@ -100,3 +100,14 @@ def movers(rows: pd.DataFrame, by: str, count: int = 12, floor: float = 0.0) -> 
     """The largest rises and falls of ``board`` by a column, among shares that traded at least ``floor`` that day."""
     known = rows[rows[by].notna() & (rows["turnover"] >= floor)]
     return known.nlargest(count, by), known.nsmallest(count, by)
+
+
+def sparks(view: LakeView, bars: int = 30) -> dict[str, list[float]]:
+    """The last closes of every share (KR:005930), oldest first, on the indicators' basis."""
+
+    def build() -> dict[str, list[float]]:
+        rows = _recent(view, 60)[["country", "symbol", "date", "close"]].sort_values("date")
+        by = rows.groupby(["country", "symbol"], observed=True)["close"]
+        return {f"{country}:{symbol}": list(closes[-bars:]) for (country, symbol), closes in by}
+
+    return view.memo(["indicators", "live_state"], ("sparks", bars), build)

@@ -1,0 +1,1 @@
+"""The pages: each has ``show(here)``, which draws it."""

@@ -1,0 +1,4 @@
+from sise.dashboard.context import Here
+
+
+def show(here: Here) -> None: ...
