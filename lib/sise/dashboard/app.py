@@ -26,14 +26,15 @@ PAGES = {
 }
 # Dense: less room around, nothing that jumps.
 _STYLE = """<style>
-.block-container { padding: 3.4rem 1.6rem 2rem; max-width: 1700px; }
+.block-container { padding: 4.1rem 1.6rem 2rem; max-width: 1700px; }
 [data-testid="stHeader"] { height: 3rem; }
 [data-testid="stVerticalBlock"] { gap: .7rem; }
 h1 { font-size: 1.35rem !important; padding: .1rem 0 !important; } h2 { font-size: 1.08rem !important; padding: .4rem 0 .1rem !important; }
 h3 { font-size: .98rem !important; padding: .3rem 0 .1rem !important; }
 [data-testid="stCaptionContainer"] p { font-size: .8rem; }
+[data-testid="stHeading"] { margin-bottom: .45rem; }
 [data-stale="true"] { opacity: 1 !important; }
-@media (max-width: 640px) { .block-container { padding: 3.2rem .7rem 2rem; } }
+@media (max-width: 640px) { .block-container { padding: 4rem .7rem 2rem; } }
 </style>"""
 
 
@@ -41,7 +42,7 @@ def _page(name: str, pages: dict[str, object], all_: Shared, prefs: Preferences)
     here = Here(all_, prefs, pages)
     paths = ["/", *(f"/{page}" for page in PAGES)]
     header(here, paths)
-    show: Callable[[Here], None] = importlib.import_module(f"sise.dashboard.pages.{name}").show
+    show: Callable[[Here], None] = importlib.import_module(f"sise.dashboard.views.{name}").show
     try:
         show(here)
     except SiseError as problem:  # names the thing and the remedy already

@@ -16,7 +16,7 @@ import streamlit as st
 
 from sise.dashboard.context import Here
 
-__all__ = ["chart", "column", "empty", "grid", "keeper", "records", "search", "strip"]
+__all__ = ["chart", "column", "empty", "grid", "heat_map", "keeper", "line", "lines", "records", "search", "strip"]
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -158,3 +158,33 @@ def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> str | N
         key="search", data=data, default={"text": ""}, on_text_change=lambda: None, on_picked_change=lambda: None
     )
     return str(result.picked) if result.picked else None
+
+
+def lines(here: Here, days: Sequence[Any], panes: Sequence[Mapping[str, Any]], key: str, height: int = 320) -> None:
+    """Lines over days: each pane has a title and its lines (name, colour, dark, values)."""
+    data = {"t": [_plain(day) for day in days], "panes": list(panes), "height": height, "locale": here.prefs.locale}
+    _component("lines", _base())(key=key, data=data)
+
+
+def line(name: str, values: Any, tone: str, **more: Any) -> dict[str, Any]:
+    """One line. ``tone``: a name of _TONES, told apart by colour-blind people and on both grounds."""
+    light, dark = _TONES[tone]
+    return {"name": name, "values": [_plain(v) for v in values], "colour": light, "dark": dark, **more}
+
+
+_TONES = {
+    "blue": ("#1f6fb5", "#7db7ff"),
+    "orange": ("#b36b00", "#ffb454"),
+    "violet": ("#7b4bb7", "#c9a0ff"),
+    "grey": ("#6b7280", "#9aa4af"),
+    "teal": ("#00785a", "#2fcf9e"),
+    "red": ("#c2410c", "#ff8a4c"),
+}
+
+
+def heat_map(here: Here, shares: Sequence[Mapping[str, Any]], span: float, key: str, height: int = 520) -> None:
+    """Areas by ``size``, colours by ``value`` (full at ``span``); a click opens the share."""
+    data = {"shares": list(shares), "span": span, "colours": here.prefs.palette, "height": height}
+    result = _component("map", _base())(key=key, data=data, on_opened_change=lambda: None)
+    if result.opened:
+        here.open(str(result.opened))

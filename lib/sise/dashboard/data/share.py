@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sise.prices.factors import factors_of
 from sise.signals.levels import Level, levels_of
 from sise.signals.rules import LiveRules
 
-__all__ = ["actions", "fired", "history", "levels", "memberships", "states"]
+__all__ = ["actions", "fired", "history", "levels", "levels_of_many", "memberships", "states"]
 
 _BARS = ["date", "market", "open", "high", "low", "close", "volume", "value", "basis", "provisional", "flags"]
 # On the price's own scale: what a basis moves, it moves with the price.
@@ -104,3 +105,16 @@ def levels(view: LakeView, registry: Registry, rules: LiveRules, share: str) -> 
         return view.memo(
             ["live_state"], ("levels", share, rules.version), lambda: levels_of(registry, rules, state)
         )
+
+
+def levels_of_many(
+    view: LakeView, registry: Registry, rules: LiveRules, shares: Sequence[str], seconds: float
+) -> tuple[dict[str, list[Level]], bool]:
+    """The levels of as many of ``shares`` as can be had in ``seconds`` (those found before cost nothing), and whether
+    these are all: a page fills in the others when it looks again."""
+    found, end = {}, time.monotonic() + seconds
+    for share in shares:
+        if time.monotonic() > end:
+            return found, False
+        found[share] = levels(view, registry, rules, share)
+    return found, True

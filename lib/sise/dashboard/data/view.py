@@ -26,7 +26,7 @@ class LakeView:
     ``fresh``: seconds for which a table's version is not asked for again. A write of a job is seen after that.
     """
 
-    def __init__(self, settings: Settings, fresh: float = 5.0, keep: int = 200):
+    def __init__(self, settings: Settings, fresh: float = 5.0, keep: int = 4_000):
         self.settings, self.fresh, self.keep = settings, fresh, keep
         self.reader = LakeReader(settings.lake)
         self._tables: dict[str, tuple[float, DeltaTable | None]] = {}

@@ -1,1 +1,0 @@
-"""The pages: each has ``show(here)``, which draws it."""

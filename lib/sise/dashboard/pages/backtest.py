@@ -1,4 +1,0 @@
-from sise.dashboard.context import Here
-
-
-def show(here: Here) -> None: ...
