@@ -119,3 +119,12 @@ def real_market(spark, registry, calendars, market_files, tmp_path_factory):
         outcomes[country] = collect_prices(spark, lake, source, Request(), settings, calendars)
     outcomes["indicators"] = compute_indicators(spark, lake, registry, calendars)
     return lake, outcomes
+
+
+@pytest.fixture(scope="session")
+def sample_lake(spark, registry, calendars, tmp_path_factory) -> Settings:
+    """The sample market after a day's jobs (tests/sample_lake.py). Read only."""
+    from tests.sample_lake import build_lake
+
+    _compile_plans(spark, True)
+    return build_lake(spark, registry, calendars, CONF, tmp_path_factory.mktemp("sample"), 60)

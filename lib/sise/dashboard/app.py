@@ -29,11 +29,15 @@ _STYLE = """<style>
 .block-container { padding: 4.1rem 1.6rem 2rem; max-width: 1700px; }
 [data-testid="stHeader"] { height: 3rem; }
 [data-testid="stVerticalBlock"] { gap: .7rem; }
-h1 { font-size: 1.35rem !important; padding: .1rem 0 !important; } h2 { font-size: 1.08rem !important; padding: .4rem 0 .1rem !important; }
+h1 { font-size: 1.35rem !important; padding: .1rem 0 !important; }
+h2 { font-size: 1.08rem !important; padding: .4rem 0 .1rem !important; }
 h3 { font-size: .98rem !important; padding: .3rem 0 .1rem !important; }
 [data-testid="stCaptionContainer"] p { font-size: .8rem; }
 [data-testid="stHeading"] { margin-bottom: .45rem; }
 [data-stale="true"] { opacity: 1 !important; }
+.st-key-sise-top [data-testid="stHorizontalBlock"] { flex-wrap: nowrap; }
+.st-key-sise-top [data-testid="stColumn"] { min-width: 0; }
+.st-key-sise-top [data-testid="stColumn"]:last-child { min-width: 6.2rem; }
 @media (max-width: 640px) { .block-container { padding: 4rem .7rem 2rem; } }
 </style>"""
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sise.errors import InputError
+from sise.errors import ConfigError, InputError
 from sise.settings import Settings
 
 __all__ = ["Ask", "Asks", "backtest_arguments"]
@@ -106,6 +107,17 @@ class Asks:
     @property
     def _local(self) -> bool:
         return "://" not in self.settings.lake
+
+    def judge(self, rules: Sequence[Any]) -> None:
+        """Lets jobs/check_rules.py judge rules before they are written; waits. Raises ConfigError with its verdict."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "watchlists.json"
+            path.write_text(json.dumps({"rules": list(rules)}, ensure_ascii=False), encoding="utf-8")
+            ask = self.start("check_rules", [f"--path={path}"])
+            while (now := self._runs[ask.number]).running:
+                time.sleep(0.1)
+            if now.error:
+                raise ConfigError(now.error.replace(f"{path}:", "").strip())
 
     def get(self, number: int | None) -> Ask | None:
         return self._runs.get(number) if number is not None else None

@@ -86,7 +86,9 @@ def save_rules(before: RuleFile, rules: list[Any], settings: Settings, registry:
         raise ConfigError("\n".join(problems))
     with _alone(settings):
         if not before.path.exists() or _stamp(before.path) != before.stamp:
-            raise InputError(f"{before.path} was changed by somebody else meanwhile: load it again, nothing was written")
+            raise InputError(
+                f"{before.path} was changed by somebody else meanwhile: load it again, nothing was written"
+            )
         kept = _keep(before.path)
         _replace(before.path, _text({**before.content, "rules": rules}))
     return kept

@@ -143,8 +143,6 @@ def empty(message: str, todo: str = "", icon: str = ":material/info:") -> None:
     st.info(f"{message}\n\n{todo}" if todo else message, icon=icon)
 
 
-
-
 def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> str | None:
     """The field that finds a share: what was typed comes back as state ``text``; the share that was picked, if any."""
     data = {

@@ -27,11 +27,12 @@ def preferences() -> Preferences:
 
 def header(here: Here, paths: list[str]) -> None:
     """The search and the preferences, on every page."""
-    left, right = st.columns([5, 1], vertical_alignment="center")
-    with left:
-        _search(here)
-    with right:
-        _choices(here)
+    with st.container(key="sise-top"):
+        left, right = st.columns([6, 1], vertical_alignment="center")
+        with left:
+            _search(here)
+        with right:
+            _choices(here)
     keeper(COOKIE, here.prefs.cookie, here.prefs.theme, paths)
 
 
@@ -55,13 +56,12 @@ def _choices(here: Here) -> None:
             ("zone", list(ZONES)),
             ("theme", list(THEMES)),
         ):
+            labels = {o: LANGUAGES[o] if name == "language" else words(f"prefs.{name}.{o}") for o in options}
             chosen[name] = st.segmented_control(
                 words(f"prefs.{name}"),
                 options,
                 default=getattr(prefs, name),
-                format_func=lambda value, name=name: (
-                    LANGUAGES[value] if name == "language" else words(f"prefs.{name}.{value}")
-                ),
+                format_func=labels.__getitem__,
                 key=f"prefs-{name}-{prefs.cookie}",
                 required=True,
             )

@@ -102,9 +102,7 @@ def levels(view: LakeView, registry: Registry, rules: LiveRules, share: str) -> 
     if state is None or state.get("close") is None:
         return []
     with np.errstate(all="ignore"):
-        return view.memo(
-            ["live_state"], ("levels", share, rules.version), lambda: levels_of(registry, rules, state)
-        )
+        return view.memo(["live_state"], ("levels", share, rules.version), lambda: levels_of(registry, rules, state))
 
 
 def levels_of_many(
@@ -112,7 +110,8 @@ def levels_of_many(
 ) -> tuple[dict[str, list[Level]], bool]:
     """The levels of as many of ``shares`` as can be had in ``seconds`` (those found before cost nothing), and whether
     these are all: a page fills in the others when it looks again."""
-    found, end = {}, time.monotonic() + seconds
+    found: dict[str, list[Level]] = {}
+    end = time.monotonic() + seconds
     for share in shares:
         if time.monotonic() > end:
             return found, False

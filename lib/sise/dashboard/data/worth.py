@@ -77,7 +77,7 @@ def extremes(rows: pd.DataFrame, count: int = 10) -> tuple[pd.DataFrame, pd.Data
 
 
 def backtests(view: LakeView) -> pd.DataFrame:
-    """Every backtest kept, newest data first: a row each, with its figures over all markets and months at 5 sessions."""
+    """Every backtest kept, newest data first, with its figures over all markets and months at 5 sessions."""
     rows = view.frame("backtests")
     if rows.empty:
         return rows

@@ -30,7 +30,7 @@ const SHEET = `
 .sg .meter { display: inline-block; width: 64px; height: 6px; border-radius: 3px; background: var(--sg-line);
   vertical-align: middle; margin-right: 6px; overflow: hidden; }
 .sg .meter i { display: block; height: 100%; background: var(--st-primary-color); }
-.sg svg { display: block; }
+.sg svg { display: block; margin-left: auto; }
 .sg .none { padding: 22px 16px; opacity: .75; text-align: center; white-space: normal; }
 @media (max-width: 640px) {
   .sg { font-size: 12.5px; } .sg td { padding: 6px 6px; } .sg th { padding: 5px 6px; }

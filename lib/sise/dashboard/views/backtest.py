@@ -13,9 +13,9 @@ from sise.dashboard.context import Here
 from sise.dashboard.data.worth import ALL, backtests
 from sise.dashboard.edit import read_rules
 from sise.dashboard.formats import escaped
-from sise.dashboard.views.performance import figure_columns
 from sise.dashboard.parts import column, empty, grid, line, lines, records
 from sise.dashboard.preview import picked, session_rows
+from sise.dashboard.views.performance import figure_columns
 from sise.errors import InputError, SiseError
 from sise.watchlists.rules import Rule
 
@@ -39,17 +39,25 @@ def _ask(here: Here) -> None:
     st.subheader(words("test.question"), anchor=False)
     entries = [r for r in read_rules(here.settings).rules if isinstance(r, dict) and {"when", "cross"} & set(r)]
     own = words("test.own")
-    name = st.selectbox(words("col.rule"), [own, *[r["name"] for r in entries]], format_func=words.rule, index=1, key="b-rule")
+    name = st.selectbox(
+        words("col.rule"), [own, *[r["name"] for r in entries]], format_func=words.rule, index=1, key="b-rule"
+    )
     when = None
     if name == own:
         when = st.text_area(words("test.when"), "rsi_14 < 30 AND close > sma_200", key="b-when", height=90)
         _matches(here, when)
     a, b = st.columns(2)
     direction = a.segmented_control(
-        words("filter.side"), ["long", "short"], key="b-side", default="long" if when is not None else None,
-        format_func=lambda s: words(f"side.{s}"), help=words("test.side"),
+        words("filter.side"),
+        ["long", "short"],
+        key="b-side",
+        default="long" if when is not None else None,
+        format_func=lambda s: words(f"side.{s}"),
+        help=words("test.side"),
     )
-    markets = b.pills(words("filter.market"), ["KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], selection_mode="multi", key="b-market")
+    markets = b.pills(
+        words("filter.market"), ["KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], selection_mode="multi", key="b-market"
+    )
     start = a.date_input(words("test.start"), None, min_value=date(1990, 1, 1), key="b-start")
     end = b.date_input(words("test.end"), None, min_value=date(1990, 1, 1), key="b-end")
     every = st.toggle(words("test.every"), key="b-every", help=words("test.every.about"))
@@ -166,12 +174,19 @@ def _kept(here: Here) -> None:
         empty(words("test.none"))
         return
     labels = {
-        row["backtest_id"]: f"{words.rule(row['rule']) if row['rule'] != 'when' else row['when']} · {row['last_session']}"
+        row[
+            "backtest_id"
+        ]: f"{words.rule(row['rule']) if row['rule'] != 'when' else row['when']} · {row['last_session']}"
         for row in rows.to_dict("records")
     }
     st.selectbox(
-        words("test.look"), list(labels), format_func=lambda i: labels[i], key="b-kept", index=None,
-        placeholder=words("test.look.hint"), on_change=lambda: st.session_state.pop("b-ask", None),
+        words("test.look"),
+        list(labels),
+        format_func=lambda i: labels[i],
+        key="b-kept",
+        index=None,
+        placeholder=words("test.look.hint"),
+        on_change=lambda: st.session_state.pop("b-ask", None),
     )
     shown = pd.DataFrame(rows).assign(
         what=[labels[i].rpartition(" · ")[0] for i in rows["backtest_id"]],

@@ -26,7 +26,11 @@ def show(here: Here) -> None:
     market = str(a.segmented_control(words("filter.market"), there, default=there[0], key="m-market", required=True))
     by = str(
         b.segmented_control(
-            words("market.by"), list(_SPANS), default="return_1", key="m-by", required=True,
+            words("market.by"),
+            list(_SPANS),
+            default="return_1",
+            key="m-by",
+            required=True,
             format_func=lambda r: words(f"market.{r}"),
         )
     )
@@ -71,8 +75,16 @@ def _figures(here: Here, days: pd.DataFrame) -> None:
             (words("market.decliners"), f"{last['decliners']:,}", part(last["decliners"], last["traded"])),
             (words("market.highs"), f"{last['new_highs']:,}", words("market.of", count=f"{last['warm_252']:,}")),
             (words("market.lows"), f"{last['new_lows']:,}", words("market.of", count=f"{last['warm_252']:,}")),
-            (words("market.oversold"), part(last["oversold"], last["warm_rsi"]), words("market.shares", count=f"{last['oversold']:,}")),
-            (words("market.above"), part(last["above_200"], last["warm_200"]), words("market.of", count=f"{last['warm_200']:,}")),
+            (
+                words("market.oversold"),
+                part(last["oversold"], last["warm_rsi"]),
+                words("market.shares", count=f"{last['oversold']:,}"),
+            ),
+            (
+                words("market.above"),
+                part(last["above_200"], last["warm_200"]),
+                words("market.of", count=f"{last['warm_200']:,}"),
+            ),
         ]
     )
 
@@ -92,7 +104,13 @@ def _movers(here: Here, rows: pd.DataFrame, by: str, country: str) -> None:
     for place, part, key in zip(st.columns(2), (up, down), ("up", "down"), strict=True):
         with place:
             st.subheader(words(f"market.{key}"), anchor=False)
-            grid(here, columns, records(part.assign(country=country), columns, "share"), f"m-{key}", empty=words("market.nobody"))
+            grid(
+                here,
+                columns,
+                records(part.assign(country=country), columns, "share"),
+                f"m-{key}",
+                empty=words("market.nobody"),
+            )
     st.caption(words("market.floor", floor=compact(floor, country, here.prefs.language)))
 
 

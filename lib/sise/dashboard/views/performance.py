@@ -23,16 +23,28 @@ def show(here: Here) -> None:
         return
     a, b, c = st.columns([2, 3, 4], vertical_alignment="bottom")
     horizon = a.segmented_control(
-        words("worth.horizon"), list(HORIZONS), default=5, key="p-horizon", required=True,
+        words("worth.horizon"),
+        list(HORIZONS),
+        default=5,
+        key="p-horizon",
+        required=True,
         format_func=lambda n: words("worth.sessions", n=n),
     )
     market = b.segmented_control(
-        words("filter.market"), [ALL, "KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], default=ALL, key="p-market", required=True,
+        words("filter.market"),
+        [ALL, "KOSPI", "KOSDAQ", "NASDAQ", "NYSE"],
+        default=ALL,
+        key="p-market",
+        required=True,
         format_func=lambda m: words("filter.all") if m == ALL else m,
     )
     by_rule = summary(here.view, int(horizon), str(market))
     rules = c.multiselect(
-        words("filter.rule"), list(by_rule["rule"]), format_func=words.rule, key="p-rule", placeholder=words("filter.all")
+        words("filter.rule"),
+        list(by_rule["rule"]),
+        format_func=words.rule,
+        key="p-rule",
+        placeholder=words("filter.all"),
     )
     rows = outcomes(here.view, int(horizon), rules, str(market))
     _figures(here, distribution(rows))

@@ -23,6 +23,7 @@ from sise.watchlists.rules import parsed_rules
 __all__ = ["setting_rows", "show"]
 
 _LIVE = ("at", "relaxed", "watch", "cooldown_minutes", "not_before_minutes")
+_EXPRESSIONS = ("when", "cross", "rank_by")
 _DEFAULTS = {"cooldown_minutes": 60.0, "not_before_minutes": 0.0}
 
 
@@ -63,8 +64,13 @@ def _form(here: Here, before: dict[str, Any] | None, stamp: str) -> tuple[dict[s
         a, b, c = st.columns(3)
         entry["cross"] = [
             a.text_input(words("set.cross"), known["cross"][0], key=f"c0-{key}"),
-            b.selectbox(words("set.crosses"), ["above", "below"], ["above", "below"].index(known["cross"][1]),
-                        format_func=lambda s: words(f"set.{s}"), key=f"c1-{key}"),
+            b.selectbox(
+                words("set.crosses"),
+                ["above", "below"],
+                ["above", "below"].index(known["cross"][1]),
+                format_func=lambda s: words(f"set.{s}"),
+                key=f"c1-{key}",
+            ),
             c.text_input(words("set.other.column"), known["cross"][2], key=f"c2-{key}"),
         ]
     elif "when" in known:
@@ -72,12 +78,18 @@ def _form(here: Here, before: dict[str, Any] | None, stamp: str) -> tuple[dict[s
     if "when" in known or "cross" in known:
         a, b = st.columns([3, 1])
         entry["rank_by"] = a.text_input(words("set.rank"), known.get("rank_by", "market_cap_usd desc"), key=f"r-{key}")
-        top = b.number_input(words("set.top"), 0, 10_000, int(known.get("top") or 0), key=f"t-{key}", help=words("set.top.about"))
+        top = b.number_input(
+            words("set.top"), 0, 10_000, int(known.get("top") or 0), key=f"t-{key}", help=words("set.top.about")
+        )
         entry.pop("top", None)
         if top:
             entry["top"] = int(top)
     side = st.segmented_control(
-        words("filter.side"), ["long", "short"], default=known.get("direction", "long"), key=f"d-{key}", required=True,
+        words("filter.side"),
+        ["long", "short"],
+        default=known.get("direction", "long"),
+        key=f"d-{key}",
+        required=True,
         format_func=lambda s: words(f"side.{s}"),
     )
     if side == "short" or "direction" in known:
@@ -100,7 +112,11 @@ def _live_form(here: Here, live: dict[str, Any], key: str) -> dict[str, Any]:
     for place, name in zip(st.columns(len(_LIVE)), _LIVE, strict=True):
         value = live.get(name, _DEFAULTS.get(name, live["at"]))
         given = place.number_input(
-            words(f"set.{name}"), value=float(value), key=f"{name}-{key}", format="%g", step=_step(float(value)),
+            words(f"set.{name}"),
+            value=float(value),
+            key=f"{name}-{key}",
+            format="%g",
+            step=_step(float(value)),
             help=words(f"set.{name}.about"),
         )
         if name in live or given != float(value):
@@ -121,25 +137,38 @@ def _judge(here: Here, file: RuleFile, before: dict[str, Any] | None, entry: dic
     rules += [entry] if before is None and entry["name"] else []
     changed = rules != file.rules
     problems = problems_of(rules, here.settings, here.shared.registry) if changed else []
-    wrong = None if removed else _preview(here, before, entry)
-    st.markdown(f"**{words('set.text')}**")
-    st.code(json.dumps(entry, ensure_ascii=False, indent=1), language="json", wrap_lines=True)
     for problem in problems:
         st.error(escaped(problem), icon=":material/error:")
     if saved := st.session_state.pop("set-saved", None):
         st.success(words("set.saved", kept=escaped(saved)), icon=":material/check:")
-    ready = changed and not problems and wrong is None
-    label = words("set.removeit") if removed else words("set.save")
-    if st.button(label, type="primary", disabled=not ready, icon=":material/save:", width="stretch", key="set-save"):
-        try:
-            kept = save_rules(file, rules, here.settings, here.shared.registry)
-        except SiseError as problem:
-            st.error(escaped(str(problem)), icon=":material/error:")
-        else:
-            st.session_state["set-saved"] = str(kept.relative_to(here.settings.conf))
-            st.session_state["set-goto"] = rules[0]["name"] if removed else entry["name"]
-            st.rerun()
-    st.caption(words("set.effect") if changed else words("set.same"))
+    place = st.container()
+    wrong = None if removed else _preview(here, before, entry)
+    st.markdown(f"**{words('set.text')}**")
+    st.code(json.dumps(entry, ensure_ascii=False, indent=1), language="json", wrap_lines=True)
+    with place:
+        ready = changed and not problems and wrong is None
+        label = words("set.removeit") if removed else words("set.save")
+        st.caption(words("set.effect") if changed else words("set.same"))
+        if st.button(label, type="primary", disabled=not ready, icon=":material/save:", key="set-save"):
+            new = not removed and (before is None or any(entry.get(k) != before.get(k) for k in _EXPRESSIONS))
+            _save(here, file, rules, rules[0]["name"] if removed else entry["name"], new)
+
+
+def _save(here: Here, file: RuleFile, rules: list[Any], goto: str, judge: bool) -> None:
+    """Writes the rules. ``judge``: an expression is new, and only Spark knows what Spark accepts: a rule that it
+    refuses would stop every watchlist of the next scan."""
+    words = here.words
+    try:
+        if judge:
+            with st.spinner(words("set.judging")):
+                here.shared.asks.judge(rules)
+        kept = save_rules(file, rules, here.settings, here.shared.registry)
+    except SiseError as problem:
+        st.error(escaped(str(problem)), icon=":material/error:")
+        return
+    st.session_state["set-saved"] = str(kept.relative_to(here.settings.conf))
+    st.session_state["set-goto"] = goto
+    st.rerun()
 
 
 def _preview(here: Here, before: dict[str, Any] | None, entry: dict[str, Any]) -> str | None:

@@ -26,11 +26,20 @@ _SPANS = {"15m": 15 * 60, "1h": 3600, "today": 86_400, "all": None}
 def show(here: Here) -> None:
     words = here.words
     a, b, c, d = st.columns([2, 3, 2, 2], vertical_alignment="bottom")
-    markets = a.pills(words("filter.market"), ["KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], selection_mode="multi", key="s-market")
+    markets = a.pills(
+        words("filter.market"), ["KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], selection_mode="multi", key="s-market"
+    )
     names = [rule.name for rule in here.shared.rules.rules]
-    rules = b.multiselect(words("filter.rule"), names, format_func=words.rule, key="s-rule", placeholder=words("filter.all"))
+    rules = b.multiselect(
+        words("filter.rule"), names, format_func=words.rule, key="s-rule", placeholder=words("filter.all")
+    )
     span = c.segmented_control(
-        words("filter.time"), list(_SPANS), default="all", format_func=lambda s: words(f"span.{s}"), key="s-span", required=True
+        words("filter.time"),
+        list(_SPANS),
+        default="all",
+        format_func=lambda s: words(f"span.{s}"),
+        key="s-span",
+        required=True,
     )
     side = d.segmented_control(
         words("filter.side"), ["long", "short"], format_func=lambda s: words(f"side.{s}"), key="s-side"

@@ -37,14 +37,22 @@ def show(here: Here) -> None:
     st.query_params["share"] = share
     country, _, symbol = share.partition(":")
     listed = listing(here.view).loc[share].to_dict()
-    st.title(f"{escaped(listed['name'] or symbol)} :gray[{escaped(symbol)} · {escaped(str(listed['market']))}]", anchor=False)
-    a, b, c, d = st.columns([4, 2, 2, 4], vertical_alignment="bottom")
-    span = a.segmented_control(
-        words("symbol.span"), list(_SPANS), default="1y", format_func=lambda s: words(f"span.{s}"), key="y-span", required=True
+    st.title(
+        f"{escaped(listed['name'] or symbol)} :gray[{escaped(symbol)} · {escaped(str(listed['market']))}]", anchor=False
     )
-    raw = b.toggle(words("symbol.raw"), key="y-raw", help=words("symbol.raw.about"))
-    log = c.toggle(words("symbol.log"), key="y-log")
-    near = d.toggle(words("symbol.levels"), key="y-levels", help=words("symbol.levels.about"))
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        span = st.segmented_control(
+            words("symbol.span"),
+            list(_SPANS),
+            default="1y",
+            format_func=lambda s: words(f"span.{s}"),
+            key="y-span",
+            required=True,
+            label_visibility="collapsed",
+        )
+        raw = st.toggle(words("symbol.raw"), key="y-raw", help=words("symbol.raw.about"))
+        log = st.toggle(words("symbol.log"), key="y-log")
+        near = st.toggle(words("symbol.levels"), key="y-levels", help=words("symbol.levels.about"))
     bars = history(here.view, country, symbol, raw)
     if bars.empty:
         empty(words("symbol.nobars"), words("symbol.nobars.todo"))
@@ -86,7 +94,14 @@ def chart_data(here: Here, country: str, bars: pd.DataFrame, raw: bool) -> dict[
         "change": values("change", 5),
         "digits": digits,
         "lines": [
-            {"name": label, "colour": light, "dark": dark, "width": width, "dash": dash, "values": values(name, digits + 1)}
+            {
+                "name": label,
+                "colour": light,
+                "dark": dark,
+                "width": width,
+                "dash": dash,
+                "values": values(name, digits + 1),
+            }
             for name, label, light, dark, width, dash in _LINES
             if name in bars
         ],
@@ -123,8 +138,16 @@ def _figures(here: Here, country: str, bars: pd.DataFrame, listed: Mapping[Any, 
             (words("col.close"), price(last["close"], country, language), provisional),
             (words("col.change"), signed(last["change"]), words("symbol.oneday")),
             (words("symbol.20"), signed(last.get("return_20")), words("symbol.20.note")),
-            (words("symbol.year"), f"{price(year['low'].min(), country, language)} – {price(year['high'].max(), country, language)}", words("symbol.year.note")),
-            ("RSI 14", f"{last['rsi_14']:.1f}" if last.get("rsi_14") == last.get("rsi_14") and "rsi_14" in bars else "–", ""),
+            (
+                words("symbol.year"),
+                f"{price(year['low'].min(), country, language)} – {price(year['high'].max(), country, language)}",
+                words("symbol.year.note"),
+            ),
+            (
+                "RSI 14",
+                f"{last['rsi_14']:.1f}" if last.get("rsi_14") == last.get("rsi_14") and "rsi_14" in bars else "–",
+                "",
+            ),
             (words("col.volume"), f"{last['volume']:,.0f}", _times(words, last.get("volume_ratio_20"))),
             (words("col.cap"), compact(cap, country, language), ""),
         ]
@@ -176,7 +199,15 @@ def _past(here: Here, country: str, symbol: str) -> None:
             *[column(f"return_{n}", words("col.after", n=n), "pct", digits=1) for n in (1, 5, 20)],
         ]
         said = {name: words.rule(name) for name in rows["signal_type"].unique()}
-        grid(here, columns, records(rows, columns, "id_"), "past", empty=words("symbol.nosignals"), words=said, height=330)
+        grid(
+            here,
+            columns,
+            records(rows, columns, "id_"),
+            "past",
+            empty=words("symbol.nosignals"),
+            words=said,
+            height=330,
+        )
     with tabs[1]:
         rows = actions(here.view, country, symbol).reset_index(drop=True)
         rows = rows.assign(
@@ -197,9 +228,21 @@ def _past(here: Here, country: str, symbol: str) -> None:
     with tabs[2]:
         rows = memberships(here.view, country, symbol)
         rows = rows.assign(date=rows["date"].astype(str), n=rows.index)
-        columns = [column("date", words("col.session")), column("list", words("col.list"), "rule"), column("rank", words("col.rank"), "int")]
+        columns = [
+            column("date", words("col.session")),
+            column("list", words("col.list"), "rule"),
+            column("rank", words("col.rank"), "int"),
+        ]
         said = {name: words.rule(name) for name in rows["list"].unique()}
-        grid(here, columns, records(rows, columns, "n"), "memberships", empty=words("symbol.nolists"), words=said, height=330)
+        grid(
+            here,
+            columns,
+            records(rows, columns, "n"),
+            "memberships",
+            empty=words("symbol.nolists"),
+            words=said,
+            height=330,
+        )
 
 
 def _flags(here: Here, bars: pd.DataFrame) -> None:
@@ -212,5 +255,3 @@ def _flags(here: Here, bars: pd.DataFrame) -> None:
     ]
     if named := [f"{day} ({', '.join(flags)})" for day, flags in doubted if flags]:
         st.caption(here.words("symbol.flagged", days=escaped(", ".join(named))))
-
-

@@ -207,11 +207,15 @@ def _quality(here: Here) -> None:
 def _report(here: Here, rows: pd.DataFrame, written: datetime) -> None:
     words = here.words
     by = rows.groupby("check").agg(rows=("symbol", "size"), shares=("symbol", "nunique")) if len(rows) else rows
-    said = " · ".join(f"{words('check.' + k)} {int(v['rows']):,} ({int(v['shares'])})" for k, v in by.to_dict("index").items())
+    said = " · ".join(
+        f"{words('check.' + k)} {int(v['rows']):,} ({int(v['shares'])})" for k, v in by.to_dict("index").items()
+    )
     st.caption(words("sys.written", when=here.prefs.moment(written)) + (f" · {said}" if said else ""))
     named = rows[rows["check"] != "no_trade"] if len(rows) else rows
     named = named.sort_values("date", ascending=False).head(300) if len(named) else named
-    named = named.assign(kind=[words(f"check.{c}") for c in named["check"]], n=range(len(named))) if len(named) else named
+    named = (
+        named.assign(kind=[words(f"check.{c}") for c in named["check"]], n=range(len(named))) if len(named) else named
+    )
     columns = [
         column("date", words("col.session")),
         column("symbol", words("col.share"), "name"),

@@ -92,9 +92,8 @@ def _entries(here: Here, mine: pd.DataFrame, chosen: str) -> None:
     )
     near = [nearest(levels.get(share)) for share in (mine["country"] + ":" + mine["symbol"])]
     for side in ("below", "above"):
-        rows[f"{side}_rule"] = [n[side].rule if n[side] else None for n in near]
-        rows[f"{side}_price"] = [n[side].price if n[side] else None for n in near]
-        rows[f"{side}_away"] = [n[side].away if n[side] else None for n in near]
+        for what in ("rule", "price", "away"):
+            rows[f"{side}_{what}"] = [getattr(n[side], what, None) for n in near]
     columns = [
         column("rank", "#", "int"),
         column("symbol", words("col.share"), "name"),
@@ -112,7 +111,9 @@ def _entries(here: Here, mine: pd.DataFrame, chosen: str) -> None:
     ]
     said = {rule.name: words.rule(rule.name) for rule in here.shared.rules.rules}
     ids = rows.assign(id_=rows["market"] + rows["symbol"])
-    grid(here, columns, records(ids, columns, "id_"), f"w-{chosen}", empty=words("lists.nobody"), words=said, height=460)
+    grid(
+        here, columns, records(ids, columns, "id_"), f"w-{chosen}", empty=words("lists.nobody"), words=said, height=460
+    )
 
 
 def nearest(levels: list[Level] | None) -> dict[str, Level | None]:
@@ -164,7 +165,11 @@ def _membership(here: Here, mine: pd.DataFrame) -> None:
         options = list(mine["country"] + ":" + mine["symbol"])
         names = dict(zip(options, mine["name"].fillna(""), strict=True))
         share = st.selectbox(
-            words("col.share"), options, format_func=lambda s: f"{s} {names.get(s, '')}", key="w-share", index=None,
+            words("col.share"),
+            options,
+            format_func=lambda s: f"{s} {names.get(s, '')}",
+            key="w-share",
+            index=None,
             placeholder=words("lists.pickshare"),
         )
         if share:
@@ -224,7 +229,8 @@ def _preview(here: Here, text: str) -> None:
     """The list as it is typed, with prices and levels of the last session: no job has to run first."""
     words = here.words
     index = listing(here.view).index
-    shares, unknown = [], []
+    shares: list[str] = []
+    unknown: list[str] = []
     for line in text.splitlines():
         code = line.partition("#")[0].strip().upper()
         if not code:
@@ -238,9 +244,8 @@ def _preview(here: Here, text: str) -> None:
     levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, 1.0)
     rows = snapshot(here.view, shares)
     near_ = [nearest(levels.get(s)) for s in shares]
-    rows["rule"] = [(n["below"] or n["above"]).rule if n["below"] or n["above"] else None for n in near_]  # type: ignore[union-attr]
-    rows["price"] = [(n["below"] or n["above"]).price if n["below"] or n["above"] else None for n in near_]  # type: ignore[union-attr]
-    rows["away"] = [(n["below"] or n["above"]).away if n["below"] or n["above"] else None for n in near_]  # type: ignore[union-attr]
+    for what in ("rule", "price", "away"):
+        rows[what] = [getattr(n["below"] or n["above"], what, None) for n in near_]
     columns = [
         column("symbol", words("col.share"), "name"),
         column("market", words("col.market"), phone=False),
