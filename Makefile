@@ -22,6 +22,7 @@ down: setup ## stops what make up started
 
 test: setup ## lint and every test
 	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python tools/bootstrap.py browser
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy

@@ -126,5 +126,5 @@ def sample_lake(spark, registry, calendars, tmp_path_factory) -> Settings:
     """The sample market after a day's jobs (tests/sample_lake.py). Read only."""
     from tests.sample_lake import build_lake
 
-    _compile_plans(spark, True)
-    return build_lake(spark, registry, calendars, CONF, tmp_path_factory.mktemp("sample"), 60)
+    _compile_plans(spark, False)
+    return build_lake(spark, registry, calendars, CONF, tmp_path_factory.mktemp("sample"), 45)

@@ -8,22 +8,13 @@ from functools import partial
 
 import streamlit as st
 
+from sise.dashboard.app_pages import PAGES
 from sise.dashboard.context import Here, Shared, shared
 from sise.dashboard.formats import escaped
 from sise.dashboard.prefs import Preferences
 from sise.dashboard.shell import header, preferences
 from sise.errors import SiseError
 
-PAGES = {
-    "signals": ":material/bolt:",
-    "symbol": ":material/candlestick_chart:",
-    "watchlists": ":material/checklist:",
-    "performance": ":material/query_stats:",
-    "backtest": ":material/history:",
-    "market": ":material/grid_view:",
-    "system": ":material/monitor_heart:",
-    "settings": ":material/settings:",
-}
 # Dense: less room around, nothing that jumps.
 _STYLE = """<style>
 .block-container { padding: 4.1rem 1.6rem 2rem; max-width: 1700px; }

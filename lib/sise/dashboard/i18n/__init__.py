@@ -25,7 +25,7 @@ def language_of(locale: str | None) -> str:
 
 
 class Words:
-    """``words("signals.title")``; a key that is missing is an error, not an empty page."""
+    """``words("signals.last")``; a key that is missing is an error, not an empty page."""
 
     def __init__(self, language: str):
         self.language = language
