@@ -26,7 +26,7 @@ from sise.sources.sample import SampleSource
 from sise.watchlists.scan import scan_watchlists
 from tests.builders import bar, put, share
 
-__all__ = ["HOSTILE", "TODAY", "archive_past_signals", "build_lake"]
+__all__ = ["HOSTILE", "TODAY", "archive_past_signals", "build_lake", "settings_of"]
 
 TODAY = date(2026, 1, 2)
 FIRST, LAST = date(2024, 7, 1), date(2025, 12, 30)
@@ -34,10 +34,14 @@ FIRST, LAST = date(2024, 7, 1), date(2025, 12, 30)
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **b** [a](javascript:alert(1)) $x$'
 
 
+def settings_of(conf: Path, root: Path) -> Settings:
+    return Settings(lake=str(root / "lake"), conf=conf, local=root / "local", today=TODAY)
+
+
 def build_lake(
     spark: SparkSession, registry: Registry, calendars: Mapping[str, Calendar], conf: Path, root: Path, count: int
 ) -> Settings:
-    settings = Settings(lake=str(root / "lake"), conf=conf, local=root / "local", today=TODAY)
+    settings = settings_of(conf, root)
     lake = Lake(spark, settings.lake, registry.extra_columns)
     source = SampleSource(dict(calendars), count)
     done: list[tuple[str, Outcome]] = []

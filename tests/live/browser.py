@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tools.bootstrap import find_browser
@@ -102,7 +103,12 @@ def viewer(settings: Settings, folder: Path) -> Iterator[Viewer]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def shot(page: object, name: str) -> None:
-    """Keeps a screenshot of the run, the whole page."""
+def shot(page: Any, name: str) -> None:
+    """Keeps a screenshot of the run, of the whole page: Streamlit scrolls inside it, so the window is made as high."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SHOTS / f"{name}.png"), full_page=True)  # type: ignore[attr-defined]
+    size = page.viewport_size
+    high = page.evaluate("(document.querySelector('[data-testid=stMain]') || document.body).scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": min(max(size["height"], high), 4_000)})
+    page.wait_for_timeout(300)  # charts follow the new size
+    page.screenshot(path=str(SHOTS / f"{name}.png"))
+    page.set_viewport_size(size)

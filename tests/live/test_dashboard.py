@@ -94,7 +94,7 @@ def browser():
 
 
 @pytest.fixture
-def open_page(browser, site):
+def open_page(browser, site, request):
     """Opens a page of the viewer; at the end nothing went wrong in its script."""
     contexts, problems = [], []
 
@@ -110,6 +110,9 @@ def open_page(browser, site):
 
     yield go
     for context in contexts:
+        if problems or getattr(request.node, "went_wrong", False):
+            for n, page in enumerate(context.pages):
+                shot(page, f"failed-{request.node.name}-{n}")
         context.close()
     assert not problems
     assert "Traceback" not in site.log.read_text(), site.log.read_text()[-3000:]

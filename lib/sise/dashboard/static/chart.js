@@ -101,9 +101,14 @@ function draw(at, data, css, dark) {
   const place = new Map(data.t.map((t, i) => [t, i]));
   const shapes = { long: ["belowBar", up, "arrowUp"], short: ["aboveBar", down, "arrowDown"], split: ["aboveBar", dark ? "#c9a0ff" : "#7b4bb7", "square"],
     dividend: ["belowBar", dark ? "#9aa4af" : "#6b7280", "circle"] };
+  // A label needs room: one that stands close behind another is left to the legend.
+  const labelled = new Map(), marked = new Map();
   createSeriesMarkers(candles, (data.marks || []).filter((m) => place.has(m.t)).map((m) => {
-    const [position, color, shape] = shapes[m.kind];
-    return { time: m.t, position, color, shape, text: m.label, size: m.kind === "dividend" ? 0.5 : 1 };
+    const [position, color, shape] = shapes[m.kind], at = place.get(m.t);
+    const room = at - (labelled.get(position) ?? -100) > Math.max(8, data.shown / 12);
+    if (room) labelled.set(position, at);
+    marked.set(at, [...(marked.get(at) || []), [m.label, color]]);
+    return { time: m.t, position, color, shape, text: room ? m.label : "", size: m.kind === "dividend" ? 0.5 : 1 };
   }));
   const legend = document.createElement("div");
   legend.className = "legend";
@@ -135,6 +140,7 @@ function draw(at, data, css, dark) {
     for (const [label, value] of [[data.words.open, data.o[i]], [data.words.high, data.h[i]], [data.words.low, data.l[i]], [data.words.close, data.c[i]]]) say(label, number.format(value));
     if (data.change[i] !== null) say((data.change[i] >= 0 ? "▲" : "▼"), new Intl.NumberFormat(data.locale, { style: "percent", maximumFractionDigits: 2, signDisplay: "never" }).format(data.change[i]), tone);
     if (box.clientWidth > 640) for (const each of data.lines) if (each.values[i] !== null && !each.hidden) say(each.name, number.format(each.values[i]), dark ? each.dark : each.colour);
+    for (const [label, colour] of marked.get(i) || []) say("◆", label, colour);
     for (const [, made, title, read] of titles) made.textContent = title + "  " + read(i);
   };
   tell(data.t.length - 1);
