@@ -29,7 +29,7 @@ from tests.builders import bar, put, share
 __all__ = ["HOSTILE", "TODAY", "archive_past_signals", "build_lake", "settings_of"]
 
 TODAY = date(2026, 1, 2)
-FIRST, LAST = date(2024, 7, 1), date(2025, 12, 30)
+LAST = date(2025, 12, 30)
 # A name as a listing could bring it: markup, a script, and what markdown reads.
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **b** [a](javascript:alert(1)) $x$'
 
@@ -51,7 +51,7 @@ def build_lake(
 
     ran("collect_symbols", collect_symbols(spark, lake, source, Request(), TODAY))
     before = calendars["KR"].back(LAST, 1)
-    ran("collect_prices", collect_prices(spark, lake, source, Request(start=FIRST, end=before), settings, calendars))
+    ran("collect_prices", collect_prices(spark, lake, source, Request(end=before), settings, calendars))
     ran("compute_indicators", compute_indicators(spark, lake, registry, calendars))
     ran("scan_watchlists", scan_watchlists(spark, lake, registry, settings, dict(calendars)))
     ran("collect_prices", collect_prices(spark, lake, source, Request(start=LAST), settings, calendars))

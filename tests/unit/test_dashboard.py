@@ -46,9 +46,9 @@ def used_keys() -> tuple[set[str], set[str]]:
     whole, begun = set(), set()
     for path in LIB.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        whole |= set(re.findall(r'words\(\s*"([a-z][\w.\- ]*)"', text))
-        begun |= set(re.findall(r'words\(\s*f"([a-z][\w.]*\.)\{', text))
-        begun |= set(re.findall(r"words\('([a-z]+\.)' \+", text))
+        whole |= set(re.findall(r"""words\(\s*["']([a-z][\w.\- ]*)["']\s*[,)]""", text))
+        begun |= set(re.findall(r"""words\(\s*f["']([a-z][\w.]*\.)\{""", text))
+        begun |= set(re.findall(r"""words\(\s*["']([a-z]+\.)["'] \+""", text))
     return whole, begun
 
 
@@ -512,3 +512,14 @@ def test_a_question_that_fails_or_is_stopped_says_so(tmp_path):
     asks.cancel(ask.number)
     assert wait_for(asks, ask.number).error and wait_for(asks, ask.number).seconds < 10
     assert language_of("ko") in LANGUAGES
+
+
+def test_with_oidc_only_those_who_are_named_look():
+    from sise.dashboard.login import allowed
+
+    named = Settings.from_env({"SISE_DASHBOARD_USERS": "Ann@example.org, bob@example.org"})
+    assert allowed({"email": "ann@EXAMPLE.org"}, named) and allowed({"email": "x@y"}, Settings())
+    for stranger in ({}, {"email": "eve@example.org"}, {"email": "ann@example.org", "email_verified": False}):
+        assert not allowed(stranger, named)
+    with pytest.raises(ConfigError, match="SISE_DASHBOARD_USERS"):
+        Settings.from_env({"SISE_DASHBOARD_USERS": "ann"})

@@ -11,6 +11,7 @@ import streamlit as st
 from sise.dashboard.app_pages import PAGES
 from sise.dashboard.context import Here, Shared, shared
 from sise.dashboard.formats import escaped
+from sise.dashboard.login import let_in
 from sise.dashboard.prefs import Preferences
 from sise.dashboard.shell import header, preferences
 from sise.errors import SiseError
@@ -53,6 +54,8 @@ def main() -> None:
         all_ = shared()
     except SiseError as problem:
         st.error(f"{words('error.start')}\n\n{escaped(str(problem))}", icon=":material/error:")
+        return
+    if not let_in(words, all_.settings):
         return
     pages: dict[str, object] = {}
     for n, (name, icon) in enumerate(PAGES.items()):

@@ -22,7 +22,7 @@ _OPTIONS = {
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",  # what went wrong is in the log; a page shows no paths and no values
-    "runner.fastReruns": "true",
+    "runner.fastReruns": "false",  # else the live part's own rerun may cut a page short that is just opening
     "theme.baseFontSize": "14",
     "theme.light.primaryColor": "#1f6fb5",
     "theme.dark.primaryColor": "#6ea8ff",

@@ -242,9 +242,7 @@ class _Run:
             *[value.alias(name) for name, value in live.items()],
         )
 
-    def _replace_live(
-        self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None
-    ) -> None:
+    def _replace_live(self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
         valid = {c: self.calendars[c].next(day) for c, day in as_of.items()}
@@ -262,9 +260,7 @@ class _Run:
         }
         done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
         with described(self.spark, "indicators: replace live_state for the next session"):
-            self.lake.replace(
-                "live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str)
-            )
+            self.lake.replace("live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(as_of)
 
     def _moved(self, done: _Progress) -> bool:

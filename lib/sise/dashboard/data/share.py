@@ -35,7 +35,7 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
     """
 
     def build() -> pd.DataFrame:
-        rows = view.read("prices", _BARS, _where(country, symbol))
+        rows = view.of_share("prices", country, symbol)[_BARS]
         rows = rows[rows["volume"] > 0].sort_values("date", ignore_index=True)
         known = view.read("actions", None, _where(country, symbol)).to_dict("records")
         lacking, applied = factors_of(list(rows["date"]), list(rows["basis"]), known)
@@ -45,7 +45,7 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
             rows[column] = rows[column] * scale
         rows["volume"] = rows["volume"].astype(float) / scale
         chosen = [c for c in view.columns("indicators") if c not in _NOT_INDICATORS]
-        found = view.read("indicators", ["date", *chosen], _where(country, symbol))
+        found = view.of_share("indicators", country, symbol)[["date", *chosen]]
         rows = rows.merge(found, on="date", how="left")
         if raw:
             moved = scale / lacking

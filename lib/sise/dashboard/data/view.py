@@ -33,6 +33,7 @@ class LakeView:
         self._kept: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.RLock()
         self._building: dict[Any, threading.Lock] = {}
+        self._by_share: dict[str, Any] = {}
 
     def table(self, name: str) -> DeltaTable | None:
         """The table as it is now (at most ``fresh`` seconds ago); None where it does not exist."""
@@ -92,6 +93,18 @@ class LakeView:
 
             return pd.DataFrame(columns=list(columns or table(name).columns))
         return self.reader.rows(name, columns, where).to_pandas(date_as_object=True)
+
+    def of_share(self, name: str, country: str, symbol: str) -> pd.DataFrame:
+        """All rows of one share (data/byshare.py), not kept; an empty frame where the table does not exist."""
+        from sise.dashboard.data.byshare import ByShare
+
+        if not self.exists(name):
+            return self.read(name)
+        with self._lock:
+            folder = self.settings.local / "dashboard" / "by-share"
+            table = self._by_share.setdefault(name, ByShare(self, name, folder, ("filter_state",)))
+        found: pd.DataFrame = table.rows(country, symbol).to_pandas(date_as_object=True)
+        return found
 
     def columns(self, name: str) -> list[str]:
         known = self.table(name)

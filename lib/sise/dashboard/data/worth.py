@@ -38,9 +38,9 @@ def outcomes(view: LakeView, horizon: int, rules: Sequence[str] = (), market: st
 
 def curve(rows: pd.DataFrame) -> pd.DataFrame:
     """The equity curve of ``outcomes``: on each session's signals the same sum is staked, split evenly among them, and
-    taken out after the horizon; gains are added up, not compounded. Columns: session, cases, mean, market (what the index
-    made in each rule's direction over the same days), equity and market_equity (both fractions of the stake; the market
-    only over signals whose market has an index)."""
+    taken out after the horizon; gains are added up, not compounded. Columns: session, cases, mean, market (what the
+    index made in each rule's direction over the same days), equity and market_equity (both fractions of the stake; the
+    market only over signals whose market has an index)."""
     if rows.empty:
         return pd.DataFrame(columns=["session", "cases", "mean", "market", "equity", "market_equity"])
     rows = rows.assign(same_side=rows["return"] - rows["excess"])

@@ -223,7 +223,7 @@ def setting_rows(settings: Settings, hidden: str) -> list[dict[str, str]]:
     rows = []
     for item in fields(settings):
         value = getattr(settings, item.name)
-        shown = "" if value in (None, "") else hidden if item.metadata["secret"] else str(value)
+        shown = "" if value in (None, "", ()) else hidden if item.metadata["secret"] else str(value)
         if item.name == "krw_per_usd":
             shown = ", ".join(f"{day}={rate:g}" if day.year > 1 else f"{rate:g}" for day, rate in value.steps)
         rows.append({"variable": item.metadata["variable"], "value": shown, "what": item.metadata["what"]})
