@@ -133,14 +133,25 @@ def records(shares: list[str], rules: LiveRules, offset: int) -> list[str]:
     return [
         json.dumps(
             {
-                "country": "KR", "symbol": symbol, "market": "KOSPI", "price": 1000.0, "timestamp": now,
-                "day_volume": 1,                "session": "2026-01-02", "as_of": "2025-12-30", "version": rules.version, "partition": 0,
-                "offset": offset + n, "received": now, "indicators": {"rsi_14": 29.0},
-                "relaxed": ["rsi_oversold"], "strict": ["rsi_oversold"],
+                "country": "KR",
+                "symbol": symbol,
+                "market": "KOSPI",
+                "price": 1000.0,
+                "timestamp": now,
+                "day_volume": 1,
+                "session": "2026-01-02",
+                "as_of": "2025-12-30",
+                "version": rules.version,
+                "partition": 0,
+                "offset": offset + n,
+                "received": now,
+                "indicators": {"rsi_14": 29.0},
+                "relaxed": ["rsi_oversold"],
+                "strict": ["rsi_oversold"],
             }
         )
         for n, symbol in enumerate(shares)
-    ]  # fmt: skip
+    ]
 
 
 def move_prices(settings: Settings, stopping: threading.Event) -> None:
@@ -192,10 +203,7 @@ def measure(settings: Settings, viewers: int, seconds: float, folder: Path) -> d
             time.sleep(random.uniform(0.4, 1.2))
         cpu, span = process.cpu_percent(), time.monotonic() - steady
         octets = sum(v.octets for v in all_) - octets
-        readers = sum(
-            "sise" in str(c.get("name", "")) or c.get("cmd", "").startswith(("xread", "hmget"))
-            for c in client.client_list()
-        )
+        readers = sum(c.get("cmd", "") == "xread" for c in client.client_list())
         stopping.set()
         for thread in threads:
             thread.join()

@@ -14,6 +14,7 @@ const SHEET = `
   border-bottom: 1px solid var(--st-border-color); }
 .sg th:focus-visible, .sg tr:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: -2px; }
 .sg td { padding: 4px 9px; white-space: nowrap; border-bottom: 1px solid var(--sg-line); }
+.sg td { max-width: 24em; overflow: hidden; text-overflow: ellipsis; }
 .sg tr:last-child td { border-bottom: 0; }
 .sg .n { text-align: right; }
 .sg tbody tr.open { cursor: pointer; }
@@ -23,7 +24,7 @@ const SHEET = `
 .sg .code { font-weight: 600; }
 .sg .nm { opacity: .75; margin-left: 7px; display: inline-block; max-width: 15em; overflow: hidden;
   text-overflow: ellipsis; vertical-align: bottom; }
-.sg .wide { white-space: normal; min-width: 16em; overflow-wrap: anywhere; }
+.sg td.wide { white-space: normal; min-width: 16em; max-width: 48em; overflow-wrap: anywhere; }
 .sg .up { color: var(--sg-up); } .sg .down { color: var(--sg-down); } .sg .dim { opacity: .55; }
 .sg .tag { display: inline-block; padding: 0 6px; border-radius: 3px; background: var(--sg-tag); line-height: 1.5; }
 .sg .bad { color: var(--sg-bad); font-weight: 600; } .sg .good { color: var(--sg-good); }
@@ -33,8 +34,9 @@ const SHEET = `
 .sg svg { display: block; margin-left: auto; }
 .sg .none { padding: 22px 16px; opacity: .75; text-align: center; white-space: normal; }
 @media (max-width: 640px) {
-  .sg { font-size: 12.5px; } .sg td { padding: 6px 6px; } .sg th { padding: 5px 6px; }
-  .sg .far { display: none; } .sg .nm { display: block; margin-left: 0; max-width: 10em; font-size: 11.5px; }
+  .sg { font-size: 12px; } .sg td { padding: 6px 4px; } .sg th { padding: 5px 4px; font-size: 11px; }
+  .sg .far { display: none; } .sg .nm { display: block; margin-left: 0; max-width: 8em; font-size: 11px; }
+  .sg .tag { max-width: 8em; overflow: hidden; text-overflow: ellipsis; padding: 0 3px; vertical-align: bottom; }
 }`;
 
 const formats = new Map();

@@ -66,7 +66,7 @@ def _live(here: Here, markets: tuple[str, ...], rules: tuple[str, ...], span: st
         column("signal_type", words("col.rule"), "rule"),
         column("side", words("col.side"), "side", phone=False),
         column("trigger_price", words("col.trigger"), "price"),
-        column("last_price", words("col.last"), "price"),
+        column("last_price", words("col.last"), "price", phone=False),
         column("pnl", words("col.pnl"), "pct", title=words("col.pnl.about")),
         column("best", words("col.best"), "pct", phone=False),
         column("worst", words("col.worst"), "pct", phone=False),
