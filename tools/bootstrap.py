@@ -270,8 +270,8 @@ def bring_browser() -> None:
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], **quiet)
     if find_browser() is None:
         say(
-            "no Chromium here, so the viewer's tests in a browser are skipped: install it (Debian: 'sudo apt-get install "
-            "chromium fonts-noto-cjk'), or name one in SISE_BROWSER"
+            "no Chromium here, so the viewer's tests in a browser are skipped: install it (Debian: 'sudo apt-get "
+            "install chromium fonts-noto-cjk'), or name one in SISE_BROWSER"
         )
 
 

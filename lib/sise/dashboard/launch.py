@@ -12,7 +12,7 @@ from pathlib import Path
 from sise.errors import ConfigError
 from sise.settings import Settings
 
-__all__ = ["check_access", "command", "run"]
+__all__ = ["check_access", "command", "prepare"]
 
 _OIDC = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
 _OPTIONS = {
@@ -87,10 +87,7 @@ def command(host: str, port: int, headless: bool) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(Path(__file__).with_name("app.py")), *chosen]
 
 
-def run(host: str, port: int, headless: bool) -> None:
-    """Becomes Streamlit; does not return."""
-    settings = Settings.from_env()
-    guard = check_access(host, settings, secrets_files())
-    os.environ["SISE_DASHBOARD_GUARD"] = guard
-    argv = command(host, port, headless)
-    os.execv(argv[0], argv)
+def prepare(host: str, port: int, headless: bool) -> list[str]:
+    """The command that is the viewer, once it is known who lets people in; notes that for its pages."""
+    os.environ["SISE_DASHBOARD_GUARD"] = check_access(host, Settings.from_env(), secrets_files())
+    return command(host, port, headless)

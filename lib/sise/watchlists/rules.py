@@ -28,7 +28,10 @@ _NAME = r"[a-z][a-z0-9_]*"
 _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "direction"}
 DIRECTIONS = ("long", "short")
 # What would look at more than the share's own columns, or at something else each time.
-NOT_OWN = re.compile(r"\b(select|rand|randn|uuid|current_\w+|now)\b", re.IGNORECASE)
+NOT_OWN = re.compile(
+    r"\b(select|rand|randn|uuid|current_\w+|now|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
