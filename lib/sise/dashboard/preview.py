@@ -150,6 +150,9 @@ def picked(rows: pa.Table, rule: Rule) -> pd.DataFrame:
 
 def _pick(con: Any, rule: Rule, expression: str, direction: str) -> pd.DataFrame:
     shares = con.table("shares")
+    kind = shares.select(duckdb.SQLExpression(rule.when).alias("when_")).types[0]
+    if str(kind) != "BOOLEAN":  # DuckDB would take a number for true or false, Spark does not
+        raise InputError(f"{rule.when!r} is a {str(kind).lower()}, and a condition has to be true or false")
     held = shares.filter("eligible").filter(duckdb.SQLExpression(rule.when))
     by = duckdb.SQLExpression(expression).alias("by_")
     numbers = [c for c, kind in zip(shares.columns, shares.types, strict=True) if str(kind) in ("DOUBLE", "BIGINT")]
