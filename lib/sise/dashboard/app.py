@@ -13,6 +13,7 @@ from sise.dashboard.context import Here, Shared, shared
 from sise.dashboard.formats import escaped
 from sise.dashboard.login import let_in
 from sise.dashboard.prefs import Preferences
+from sise.dashboard.reruns import install
 from sise.dashboard.shell import header, preferences
 from sise.errors import SiseError
 
@@ -64,4 +65,5 @@ def main() -> None:
     st.navigation(list(pages.values()), position="top").run()  # type: ignore[arg-type]
 
 
+install()
 main()

@@ -89,8 +89,3 @@ class Here:
 
     def name(self, share: str) -> str:
         return name_of(self.view, share)
-
-    def open(self, share: str) -> None:
-        """Goes to the page of a share (KR:005930); does not return."""
-        st.session_state["share"] = share
-        st.switch_page(self.pages["symbol"], query_params={"share": share})

@@ -113,11 +113,16 @@ def grid(
         "colours": here.prefs.palette,
         "height": height,
         "flash": flash,
+        "opens": open_share,
     }
-    mount = _component("grid", _base())
-    result = mount(key=key, data=data, on_opened_change=lambda: None)
-    if open_share and result.opened:
-        here.open(str(result.opened))
+    _component("grid", _base())(key=key, data=data, on_opened_change=lambda: _noted(key, "opened"))
+
+
+def _noted(key: str, trigger: str) -> None:
+    """Which share is to be opened: the page of the share, to which the browser goes, asks for it."""
+    share = st.session_state[key].get(trigger)
+    if share:
+        st.session_state["share"], st.session_state["share-asked"] = str(share), True
 
 
 def chart(here: Here, data: Mapping[str, Any], key: str, height: int) -> None:
@@ -143,19 +148,21 @@ def empty(message: str, todo: str = "", icon: str = ":material/info:") -> None:
     st.info(f"{message}\n\n{todo}" if todo else message, icon=icon)
 
 
-def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> str | None:
-    """The field that finds a share: what was typed comes back as state ``text``; the share that was picked, if any."""
+def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> None:
+    """The field that finds a share: what was typed comes back as state ``text``."""
     data = {
         "found": list(found),
         "text": text,
         "hint": here.words("search.hint"),
         "none": here.words("search.none"),
     }
-    mount = _component("search", _base())
-    result = mount(
-        key="search", data=data, default={"text": ""}, on_text_change=lambda: None, on_picked_change=lambda: None
+    _component("search", _base())(
+        key="search",
+        data=data,
+        default={"text": ""},
+        on_text_change=lambda: None,
+        on_picked_change=lambda: _noted("search", "picked"),
     )
-    return str(result.picked) if result.picked else None
 
 
 def lines(here: Here, days: Sequence[Any], panes: Sequence[Mapping[str, Any]], key: str, height: int = 320) -> None:
@@ -183,6 +190,4 @@ _TONES = {
 def heat_map(here: Here, shares: Sequence[Mapping[str, Any]], span: float, key: str, height: int = 520) -> None:
     """Areas by ``size``, colours by ``value`` (full at ``span``); a click opens the share."""
     data = {"shares": list(shares), "span": span, "colours": here.prefs.palette, "height": height}
-    result = _component("map", _base())(key=key, data=data, on_opened_change=lambda: None)
-    if result.opened:
-        here.open(str(result.opened))
+    _component("map", _base())(key=key, data=data, on_opened_change=lambda: _noted(key, "opened"))

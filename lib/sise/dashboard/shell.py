@@ -41,9 +41,7 @@ def _search(here: Here) -> None:
     text = str(st.session_state.get("search", {}).get("text") or "")
     rows = find(here.view, text).reset_index() if text.strip() else None
     found = [] if rows is None else rows[["share", "symbol", "name", "market"]].fillna("").to_dict("records")
-    chosen = search(here, text, found)
-    if chosen:
-        here.open(chosen)
+    search(here, text, found)
 
 
 def _choices(here: Here) -> None:

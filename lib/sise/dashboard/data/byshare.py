@@ -8,6 +8,7 @@ never wrong, only slower while many files are new; then it is made anew in the b
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ class ByShare:
         self.folder = folder
         self._lock = threading.Lock()
         self._builder: threading.Thread | None = None
+        self._con: duckdb.DuckDBPyConnection | None = None
         self._read: tuple[str, ds.Dataset, list[str]] | None = None
 
     @property
@@ -97,6 +99,7 @@ class ByShare:
                 return
             self._builder = threading.Thread(target=self._try_build, name=f"sise-{self.name}", daemon=True)
             self._builder.start()
+            atexit.register(self.stop)
 
     def _try_build(self) -> None:
         with suppress(OSError, duckdb.Error, pa.ArrowException):  # a full disk costs speed, never an answer
@@ -106,6 +109,12 @@ class ByShare:
         """Until a copy that is being made is there."""
         if self._builder is not None:
             self._builder.join()
+
+    def stop(self) -> None:
+        """Ends a copy that is being made: a process that leaves does not wait for it."""
+        if self._con is not None:
+            self._con.interrupt()
+        self.wait()
 
     def build(self) -> None:
         """Makes the copy of the table as it is now, and puts it in the place of the one before."""
@@ -124,7 +133,7 @@ class ByShare:
         name = f"{self.name}-{uuid.uuid4().hex[:12]}.parquet"
         scratch = self.folder / f".{name}.tmp"
         options: dict[str, Any] = {"threads": "1", "memory_limit": "1500MB", "temp_directory": str(scratch)}
-        con = duckdb.connect(config=options)
+        self._con = con = duckdb.connect(config=options)
         try:
             con.register("rows", pa.RecordBatchReader.from_batches(schema, batches()))
             con.execute(
@@ -132,6 +141,7 @@ class ByShare:
                 f"(FORMAT parquet, ROW_GROUP_SIZE {_GROUP}, COMPRESSION snappy)"
             )
         finally:
+            self._con = None
             con.close()
             _remove(scratch)
         files = [f.path for f in fragments]

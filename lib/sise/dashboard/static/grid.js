@@ -5,6 +5,8 @@
 //        locale, zone, words: {…}, colours: {up, down}, height, picked}
 // kinds: text name rule price pct points int compact number date time ago spark meter side
 
+import go from "./go.js";
+
 const SHEET = `
 :host, .sg { font-family: var(--st-font); font-size: 13px; color: var(--st-text-color); }
 .sg { overflow: auto; border: 1px solid var(--st-border-color); border-radius: 6px; }
@@ -219,11 +221,13 @@ function paint(at, own, data, send, draw) {
         fill(cell, column, row, data);
         node.append(cell);
       }
-      if (row.share) {
+      if (row.share && data.opens) {
         node.classList.add("open");
         node.tabIndex = 0;
-        node.onclick = () => { if (!String(getSelection())) send("opened", row.share); };
-        node.onkeydown = (e) => { if (e.key === "Enter") send("opened", row.share); };
+        // Not onclick: a row that is drawn anew between press and release would not hear it.
+        node.onpointerdown = () => { own.pressed = row.id; };
+        node.onpointerup = (e) => { if (own.pressed === row.id && e.button === 0 && !String(getSelection())) go(send, "opened", row.share); };
+        node.onkeydown = (e) => { if (e.key === "Enter") go(send, "opened", row.share); };
       }
       if (!before && own.drawn && data.flash) node.classList.add("new");
     }

@@ -1,5 +1,7 @@
 // The market as a map: each share's area is its market cap, its colour its return. Squarified (Bruls, Huizing, van Wijk).
 // data: {shares: [{share, symbol, name, size, value, label}], span, colours, height, none}
+import go from "./go.js";
+
 const SHEET = `.sm { position: relative; width: 100%; overflow: hidden; border-radius: 6px; font-family: var(--st-font); }
 .sm div { position: absolute; box-sizing: border-box; overflow: hidden; color: #fff; cursor: pointer; border: 1px solid var(--st-background-color);
   text-align: center; display: flex; flex-direction: column; justify-content: center; line-height: 1.15; font-variant-numeric: tabular-nums; }
@@ -56,8 +58,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
       box.title = `${share.symbol} ${share.name} ${share.label}`;
       box.tabIndex = w > 34 && h > 22 ? 0 : -1;
       box.setAttribute("role", "link");
-      box.onclick = () => setTriggerValue("opened", share.share);
-      box.onkeydown = (e) => { if (e.key === "Enter") setTriggerValue("opened", share.share); };
+      box.onclick = () => go(setTriggerValue, "opened", share.share);
+      box.onkeydown = (e) => { if (e.key === "Enter") go(setTriggerValue, "opened", share.share); };
       if (w > 40 && h > 18) {
         const code = document.createElement("b");
         code.textContent = w > 90 && share.name ? share.name : share.symbol;

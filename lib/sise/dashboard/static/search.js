@@ -1,4 +1,6 @@
 // Finds a share by code or name, by keyboard: "/" comes here, arrows and Enter choose, Escape leaves.
+import go from "./go.js";
+
 const SHEET = `
 .sf { position: relative; font-family: var(--st-font); font-size: 14px; color: var(--st-text-color); }
 .sf input { width: 100%; box-sizing: border-box; padding: 7px 34px 7px 12px; font: inherit; color: inherit; border-radius: 6px;
@@ -102,5 +104,5 @@ function pick(own, share) {
   own.asked = "";
   own.input.blur();
   own.send("text", "");
-  own.choose("picked", share.share);
+  go(own.choose, "picked", share.share);
 }

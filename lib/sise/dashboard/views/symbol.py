@@ -29,7 +29,8 @@ _LINES = (
 
 def show(here: Here) -> None:
     words = here.words
-    share = st.query_params.get("share") or st.session_state.get("share") or _first(here)
+    asked, before = st.session_state.pop("share-asked", False), st.session_state.get("share")
+    share = before if asked else st.query_params.get("share") or before or _first(here)
     if share is None or share not in listing(here.view).index:
         empty(words("symbol.none", share=escaped(share or "")), words("symbol.todo"), icon=":material/search:")
         return
