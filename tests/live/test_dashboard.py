@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from sise.dashboard.app_pages import PAGES
 from sise.dashboard.i18n import catalogue
+from sise.indicators.registry import Registry
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
 from sise.serving.kafka import ensure_topics, producer, send_all
@@ -31,7 +34,6 @@ from tests.live.browser import Viewer, chromium, shot, viewer
 from tests.live.conftest import settings_in
 from tests.sample_lake import HOSTILE
 
-expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run 'make setup'").expect
 EN, KO = catalogue("en"), catalogue("ko")
 pytestmark = pytest.mark.slow
 
@@ -66,8 +68,6 @@ def relay(stack, tmp_path_factory) -> Iterator[None]:
         "SISE_REDIS_PREFIX": stack.redis_prefix,
         "SISE_LOCAL": str(stack.local),
     }
-    import os
-
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "jobs/relay_signals.py"],
@@ -156,6 +156,10 @@ def shares_of(stack: Settings, country: str) -> list[str]:
     return sorted(f"{country}:{symbol}" for symbol in rows["symbol"].to_pylist())
 
 
+def registry_of(settings: Settings) -> Registry:
+    return Registry.load(settings.conf_file("indicators.json"))
+
+
 def path_of(name: str) -> str:
     return "/" if name == "signals" else f"/{name}"
 
@@ -196,7 +200,7 @@ def test_a_signal_appears_within_a_second_and_opens_its_share(open_page, stack):
     assert waited < 2.0, f"{waited:.2f} s from Kafka to the page"  # a machine under test; bench/dashboard.py measures
     assert page.evaluate("window.here") is True, "the page was loaded again"
     assert EN["rule.rsi_oversold"] in found.inner_text() and "$1,000" not in found.inner_text()
-    rules = LiveRules.load(stack.conf / "watchlists.json", RulesFileRegistry(stack))
+    rules = LiveRules.load(stack.conf / "watchlists.json", registry_of(stack))
     row_ = {"country": "KR", "symbol": share[3:], "price": 1050.0, "timestamp": int(time.time() * 1000) + 5}
     row_ |= {"day_volume": 5, "ticks": [{"timestamp": row_["timestamp"], "price": 1050.0}]}
     LatestPrices(connect(stack), stack, lambda: rules).write([row_])
@@ -207,12 +211,6 @@ def test_a_signal_appears_within_a_second_and_opens_its_share(open_page, stack):
     page.wait_for_url(re.compile("/symbol"), timeout=10_000)
     page.wait_for_selector(".sc[data-panes='4']", timeout=15_000)
     assert share[3:] in page.locator("h1").inner_text()
-
-
-def RulesFileRegistry(settings: Settings):
-    from sise.indicators.registry import Registry
-
-    return Registry.load(settings.conf / "indicators.json")
 
 
 def test_filters_leave_what_meets_them(open_page, stack):
@@ -269,7 +267,7 @@ def test_the_chart_shows_what_was_traded_or_what_is_adjusted(open_page, stack):
 def test_a_threshold_is_changed_with_a_preview_a_copy_and_an_effect(open_page, stack):
     path = stack.conf / "watchlists.json"
     before = path.read_text()
-    running = RulesFile(path, RulesFileRegistry(stack))  # as the relay and the detection keep it
+    running = RulesFile(path, registry_of(stack))  # as the relay and the detection keep it
     page = open_page("/settings")
     settled(page)
     at = page.get_by_label(EN["set.at"], exact=True).first
@@ -409,7 +407,7 @@ def test_a_backtest_is_asked_and_answered(open_page, stack, sample_lake):
     settled(page)
     page.get_by_role("button", name=EN["test.run"]).click()
     page.get_by_text("Running for").first.wait_for(timeout=20_000)
-    page.locator("code", has_text="rsi_14 < 30").first.wait_for(timeout=180_000)
+    page.locator("code", has_text="rsi_14 < 30").first.wait_for(timeout=420_000)
     page.locator(".sg td", has_text="KOSPI").first.wait_for(timeout=30_000)
     shot(page, "backtest-answer")
     rows = LakeReader(stack.lake).rows("backtests", None, [("horizon", "=", 5)]).to_pandas()

@@ -523,3 +523,28 @@ def test_with_oidc_only_those_who_are_named_look():
         assert not allowed(stranger, named)
     with pytest.raises(ConfigError, match="SISE_DASHBOARD_USERS"):
         Settings.from_env({"SISE_DASHBOARD_USERS": "ann"})
+
+
+def test_a_timer_of_a_page_that_was_left_changes_nothing(monkeypatch):
+    """Streamlit's own names are used here: another release must not pass unseen."""
+    from streamlit.proto.ClientState_pb2 import ClientState
+    from streamlit.runtime.app_session import AppSession
+
+    from sise.dashboard.reruns import install
+
+    heard = []
+    monkeypatch.setattr(AppSession, "request_rerun", lambda self, state: heard.append(state and state.page_script_hash))
+    install()
+    install()
+    session = object.__new__(AppSession)
+
+    def ask(page: str, timer: bool = False) -> None:
+        session.request_rerun(ClientState(page_script_hash=page, is_auto_rerun=timer, fragment_id="f" if timer else ""))
+
+    ask("")  # a browser that has just come knows no page yet
+    ask("signals", timer=True)
+    ask("symbol")
+    ask("signals", timer=True)  # dropped: the viewer is elsewhere
+    ask("symbol", timer=True)
+    session.request_rerun(None)
+    assert heard == ["", "signals", "symbol", "symbol", None]
