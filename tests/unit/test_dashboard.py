@@ -10,6 +10,7 @@ import sys
 import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -536,15 +537,17 @@ def test_a_timer_of_a_page_that_was_left_changes_nothing(monkeypatch):
     monkeypatch.setattr(AppSession, "request_rerun", lambda self, state: heard.append(state and state.page_script_hash))
     install()
     install()
-    session = object.__new__(AppSession)
+    session = SimpleNamespace()
 
     def ask(page: str, timer: bool = False) -> None:
-        session.request_rerun(ClientState(page_script_hash=page, is_auto_rerun=timer, fragment_id="f" if timer else ""))
+        AppSession.request_rerun(
+            session, ClientState(page_script_hash=page, is_auto_rerun=timer, fragment_id="f" if timer else "")
+        )
 
     ask("")  # a browser that has just come knows no page yet
     ask("signals", timer=True)
     ask("symbol")
     ask("signals", timer=True)  # dropped: the viewer is elsewhere
     ask("symbol", timer=True)
-    session.request_rerun(None)
+    AppSession.request_rerun(session, None)
     assert heard == ["", "signals", "symbol", "symbol", None]

@@ -3,6 +3,7 @@ watchlists/universe.py describes. Tests compare it with Spark's answer."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import threading
 from collections.abc import Mapping
@@ -140,12 +141,23 @@ def picked(rows: pa.Table, rule: Rule) -> pd.DataFrame:
         try:
             return _pick(con, rule, expression, direction)
         except duckdb.Error as problem:
-            said = str(problem).strip().splitlines()[0]
-            raise InputError(re.sub(r"^\w+ Error:\s*", "", said)) from problem
+            raise InputError(_in_words(str(problem), rows.column_names)) from problem
         finally:
             timer.cancel()
     finally:
         con.close()
+
+
+def _in_words(said: str, columns: list[str]) -> str:
+    """What DuckDB complains of; a column that there is not comes with those that are called alike."""
+    first = re.sub(r"^\w+ Error:\s*", "", said.strip().splitlines()[0])
+    missing = re.search(r'Referenced column "([^"]+)"', first)
+    if missing is None:
+        return first
+    near = difflib.get_close_matches(missing[1], columns, 5, 0.5)
+    return (
+        f"there is no column {missing[1]}: {'is it ' + ', '.join(near) if near else 'there are ' + ', '.join(columns)}"
+    )
 
 
 def _pick(con: Any, rule: Rule, expression: str, direction: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ export default function go(send, name, share) {
   const there = () => location.pathname === `${base}/symbol`;
   const whole = () => location.assign(`${base}/symbol?share=${encodeURIComponent(share)}`);
   if (!link()) return whole();
-  setTimeout(() => (link() || { click: whole }).click(), 20);
+  setTimeout(() => (link() || { click: whole }).click(), 60);
   if (there()) return;
   // A page that is still being drawn may not hear a click: then the address is opened as a whole.
   const since = Date.now();

@@ -103,6 +103,5 @@ function pick(own, share) {
   own.input.value = "";
   own.asked = "";
   own.input.blur();
-  own.send("text", "");
   go(own.choose, "picked", share.share);
 }
