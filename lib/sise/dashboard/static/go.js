@@ -8,12 +8,20 @@ export default function go(send, name, share) {
   const there = () => location.pathname === `${base}/symbol`;
   const whole = () => location.assign(`${base}/symbol?share=${encodeURIComponent(share)}`);
   if (!link()) return whole();
-  setTimeout(() => (link() || { click: whole }).click(), 60);
-  if (there()) return;
-  // A page that is still being drawn may not hear a click: then the address is opened as a whole.
-  const since = Date.now();
+  // Once what the server noted is drawn: its answer must not come into the page that follows. A page that is still
+  // being drawn may not hear a click: then the address is opened as a whole.
+  const already = there(), since = Date.now();
+  let clicked = 0;
   const watch = setInterval(() => {
-    if (there()) clearInterval(watch);
-    else if (Date.now() - since > 4000) { clearInterval(watch); whole(); }
-  }, 100);
+    const now = Date.now() - since;
+    const app = document.querySelector("[data-testid=stApp]");
+    if (clicked) {
+      if (there()) clearInterval(watch);
+      else if (now - clicked > 4000) { clearInterval(watch); whole(); }
+    } else if (now > 80 && (now > 3000 || !app || app.dataset.testScriptState === "notRunning")) {
+      clicked = now;
+      if (already) clearInterval(watch);
+      (link() || { click: whole }).click();
+    }
+  }, 20);
 }
