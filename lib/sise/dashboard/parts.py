@@ -92,7 +92,7 @@ def records(rows: pd.DataFrame, columns: Sequence[Mapping[str, Any]], ids: str |
 def grid(
     here: Here,
     columns: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] | str,
     key: str,
     empty: str = "",
     words: Mapping[str, str] | None = None,
@@ -101,10 +101,11 @@ def grid(
     flash: bool = False,
     open_share: bool = True,
 ) -> None:
-    """A table whose rows open their share. ``sort``: (column, whether the largest first)."""
+    """A table whose rows open their share. ``rows``: as ``records`` makes them, or their JSON, where many viewers are
+    shown the same. ``sort``: (column, whether the largest first)."""
     data = {
         "columns": list(columns),
-        "rows": list(rows),
+        "rows": rows if isinstance(rows, str) else list(rows),
         "empty": empty,
         "words": dict(words or {}),
         "sort": {"key": sort[0], "down": sort[1]} if sort else None,

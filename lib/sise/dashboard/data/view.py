@@ -96,15 +96,18 @@ class LakeView:
 
     def of_share(self, name: str, country: str, symbol: str) -> pd.DataFrame:
         """All rows of one share (data/byshare.py), not kept; an empty frame where the table does not exist."""
-        from sise.dashboard.data.byshare import ByShare
-
         if not self.exists(name):
             return self.read(name)
+        found: pd.DataFrame = self.by_share(name).rows(country, symbol).to_pandas(date_as_object=True)
+        return found
+
+    def by_share(self, name: str) -> Any:
+        """The copy of a table that is sorted by share."""
+        from sise.dashboard.data.byshare import ByShare
+
         with self._lock:
             folder = self.settings.local / "dashboard" / "by-share"
-            table = self._by_share.setdefault(name, ByShare(self, name, folder, ("filter_state",)))
-        found: pd.DataFrame = table.rows(country, symbol).to_pandas(date_as_object=True)
-        return found
+            return self._by_share.setdefault(name, ByShare(self, name, folder, ("filter_state",)))
 
     def columns(self, name: str) -> list[str]:
         known = self.table(name)

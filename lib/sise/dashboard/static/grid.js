@@ -145,7 +145,8 @@ function ordered(rows, sort) {
   });
 }
 
-export default function ({ parentElement, data, setTriggerValue }) {
+export default function ({ parentElement, data: given, setTriggerValue }) {
+  const data = typeof given.rows === "string" ? { ...given, rows: JSON.parse(given.rows) } : given;
   const dark = luminance(getComputedStyle(parentElement.host || parentElement).getPropertyValue("--st-background-color")) < 0.5;
   let at = parentElement.querySelector(".sg");
   if (!at) {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,7 +61,9 @@ def _live(here: Here, markets: tuple[str, ...], rules: tuple[str, ...], span: st
             icon=":material/cloud_off:",
         )
     short = {rule.name for rule in here.shared.rules.rules if rule.direction == "short"}
-    rows = filtered(live, markets, rules, _SPANS[span], side, short)
+    now = int(time.time())  # fifty viewers who look at the same are one answer a second
+    key = (now if _SPANS[span] else 0, live.version, markets, rules, span, side, tuple(sorted(short)))
+    rows, text = _answer(here, key, lambda: filtered(live, markets, rules, _SPANS[span], side, short), short)
     _figures(here, live, rows)
     columns = [
         column("arrived", words("col.time"), "time"),
@@ -76,13 +82,29 @@ def _live(here: Here, markets: tuple[str, ...], rules: tuple[str, ...], span: st
     grid(
         here,
         columns,
-        _records(here, rows, short),
+        text,
         "signals",
         empty=words("signals.none") if not live.signals else words("signals.filtered"),
         words=said | {s: words(f"side.{s}") for s in ("long", "short")},
         height=720,
         flash=True,
     )
+
+
+_answers: OrderedDict[Any, tuple[list[Any], str]] = OrderedDict()
+
+
+def _answer(here: Here, key: Any, find: Callable[[], list[Any]], short: set[str]) -> tuple[list[Any], str]:
+    """(the signals, the grid's rows as JSON), worked out once for all viewers with the same filters."""
+    known = _answers.get(key)
+    if known is None:
+        rows = find()
+        known = rows, json.dumps(_records(here, rows, short), ensure_ascii=False, separators=(",", ":"))
+        _answers[key] = known
+        while len(_answers) > 64:
+            with suppress(KeyError):  # another viewer's run was quicker
+                _answers.popitem(last=False)
+    return known
 
 
 def filtered(
@@ -127,7 +149,13 @@ def _records(here: Here, rows: list[Any], short: set[str]) -> list[dict[str, Any
             "symbol": signal["symbol"],
             "name": names.get(signal["share"], ""),
             "side": "short" if signal["signal_type"] in short else "long",
-            "spark": [*closes.get(signal["share"], [])[-29:], signal.get("last_price") or signal["trigger_price"]],
+            "spark": [
+                float(f"{price:.5g}")
+                for price in (
+                    *closes.get(signal["share"], [])[-29:],
+                    signal.get("last_price") or signal["trigger_price"],
+                )
+            ],
         }
         for signal in rows
     ]
