@@ -23,7 +23,7 @@ from sise.errors import SiseError
 
 __all__ = ["filtered", "show"]
 
-EVERY = 0.8  # seconds between looks at the shared reader: a signal is on the page within a second
+EVERY = 0.5  # seconds between looks at the shared reader: a signal is on the page within a second
 _SPANS = {"15m": 15 * 60, "1h": 3600, "today": 86_400, "all": None}
 
 
