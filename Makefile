@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up down test lint bench bench-live history notebook clean
+.PHONY: help setup demo up down test lint bench bench-live bench-dashboard dashboard history notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -22,6 +22,7 @@ down: setup ## stops what make up started
 
 test: setup ## lint and every test
 	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python tools/bootstrap.py browser
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy
@@ -33,6 +34,12 @@ bench: setup ## full rebuild and the day beside polars, DuckDB, TA-Lib and panda
 
 bench-live: setup ## latency from tick to signal, and the highest rate that is sustained
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" PYTHONPATH=. $(BIN)/python bench/live.py $(BENCH_ARGS)
+
+bench-dashboard: setup ## 50 viewers at once: how late a signal arrives
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" PYTHONPATH=. $(BIN)/python bench/dashboard.py $(BENCH_ARGS)
+
+dashboard: setup ## the viewer, 127.0.0.1:8501
+	@$(BIN)/sise dashboard
 
 history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:18080
 	@mkdir -p .local/spark-events && echo "history server: http://127.0.0.1:18080 (Ctrl-C ends it)"

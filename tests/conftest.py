@@ -51,6 +51,15 @@ def spark(tmp_path_factory: pytest.TempPathFactory):
     session.stop()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Fixtures that keep evidence of a failure (a screenshot) see it here."""
+    report = yield
+    if call.when == "call" and report.failed:
+        item.went_wrong = True
+    return report
+
+
 @pytest.fixture(autouse=True)
 def small_plans(request: pytest.FixtureRequest):
     """Generating and compiling code for a plan costs more than a dozen rows do; the real market has it on."""
@@ -119,3 +128,18 @@ def real_market(spark, registry, calendars, market_files, tmp_path_factory):
         outcomes[country] = collect_prices(spark, lake, source, Request(), settings, calendars)
     outcomes["indicators"] = compute_indicators(spark, lake, registry, calendars)
     return lake, outcomes
+
+
+@pytest.fixture(scope="session")
+def sample_lake(request: pytest.FixtureRequest, registry, calendars, tmp_path_factory) -> Settings:
+    """The sample market after a day's jobs (tests/sample_lake.py). Read only. SISE_TEST_LAKE names a folder that keeps
+    it from run to run while working on the viewer."""
+    from tests.sample_lake import build_lake, settings_of
+
+    kept = os.environ.get("SISE_TEST_LAKE")
+    if kept and (Path(kept) / "lake" / "signal_summary").exists():
+        return settings_of(CONF, Path(kept))
+    spark = request.getfixturevalue("spark")
+    _compile_plans(spark, False)
+    root = Path(kept) if kept else tmp_path_factory.mktemp("sample")
+    return build_lake(spark, registry, calendars, CONF, root, 45)

@@ -3,6 +3,7 @@
 bootstrap.py setup              everything below, in order
 bootstrap.py java               prints JAVA_HOME of a Java 17 or later
 bootstrap.py jars               brings the jars of conf/jars.lock, each checked against its SHA-256
+bootstrap.py browser            finds Chromium for the viewer's tests; as root on Debian it installs it
 bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
 """
 
@@ -244,6 +245,36 @@ def _fetch(java: Path, spark_jars: Path, scratch: Path, jars: list[tuple[str, st
     )
 
 
+# The browser of the viewer's tests ----------------------------------------------------------------------------
+
+
+def find_browser() -> Path | None:
+    """A Chromium or Chrome on PATH or where macOS has it; SISE_BROWSER names another."""
+    named = [os.environ["SISE_BROWSER"]] if os.environ.get("SISE_BROWSER") else []
+    for name in (*named, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return Path(found)
+    mac = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+    return mac if mac.exists() else None
+
+
+def bring_browser() -> None:
+    """Without one the viewer's tests are skipped: that is said, and no failure."""
+    if find_browser() is not None:
+        return
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        say("no Chromium: installing it with apt-get, and a font with Korean in it")
+        quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update", "-qq"], **quiet)
+        packages = ["chromium", "fonts-noto-cjk"]
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], **quiet)
+    if find_browser() is None:
+        say(
+            "no Chromium here, so the viewer's tests in a browser are skipped: install it (Debian: 'sudo apt-get "
+            "install chromium fonts-noto-cjk'), or name one in SISE_BROWSER"
+        )
+
+
 # The package for Spark's workers --------------------------------------------------------------------------------
 
 
@@ -285,6 +316,8 @@ def main(arguments: list[str]) -> int:
                 print(home)
             case ["jars"]:
                 bring_jars(bring_java())
+            case ["browser"]:
+                bring_browser()
             case ["package", target]:
                 build_package(Path(target))
             case _:

@@ -19,6 +19,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from demo_live import live, live_settings, services
+from demo_view import view
 
 HERE = Path(__file__).resolve().parent.parent
 LAKE = HERE / ".local" / "demo" / "lake"
@@ -89,26 +90,33 @@ def main() -> int:
         signals = live(console, environment, problems)
         archived = run("10. The signals into the lake", "archive_signals.py", environment=environment)
         check(problems, archived["rows_out"] == signals["signals"], "not every signal is in the archive")
+        if args.headless:
+            view(console, environment, True, problems)
+        seconds = time.monotonic() - started
+        _show()
+        if problems:
+            console.print(f"[red]demo: {len(problems)} things were off after {seconds:.0f} s:[/red]")
+            for problem in problems:
+                console.print(f"  - {problem}", markup=False)
+            return 1
+        rows = prices["rows_out"] + new["rows_out"]
+        console.print(
+            f"[green]demo: all is well: {count} shares, {rows:,} bars, {lists['rows_out']} entries on "
+            f"{len(lists['details']['lists'])} watchlists, {signals['signals']} signals from {signals['ticks']} ticks, "
+            f"in {seconds:.0f} s[/green]"
+        )
+        if not args.headless:
+            console.print(f"Look around: SISE_LAKE={LAKE} .venv/bin/sise status · make history · make notebook")
+            view(console, environment, False, problems)
+    return 1 if problems else 0
+
+
+def _show() -> None:
     console.print()
     shown = {**os.environ, "SISE_LAKE": str(LAKE)}
     sise = HERE / ".venv" / "bin" / "sise"
     for command in (["status"], ["show", "watchlist", "high_volume"], ["show", "indicators", "000020", "--last", "5"]):
         subprocess.run([sise, *command], env=shown, check=True)
-    seconds = time.monotonic() - started
-    if problems:
-        console.print(f"[red]demo: {len(problems)} things were off after {seconds:.0f} s:[/red]")
-        for problem in problems:
-            console.print(f"  - {problem}", markup=False)
-        return 1
-    rows = prices["rows_out"] + new["rows_out"]
-    console.print(
-        f"[green]demo: all is well: {count} shares, {rows:,} bars, {lists['rows_out']} entries on "
-        f"{len(lists['details']['lists'])} watchlists, {signals['signals']} signals from {signals['ticks']} ticks, "
-        f"in {seconds:.0f} s[/green]"
-    )
-    if not args.headless:
-        console.print(f"Look around: SISE_LAKE={LAKE} .venv/bin/sise status · make history · make notebook")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date
 from typing import Annotated, Any
 
@@ -67,6 +68,20 @@ def status(runs: Annotated[int, typer.Option(help="how many of the last runs to 
         last = reader.rows("runs", columns).sort_by([("started_at", "descending")]).slice(0, runs)
         started = [value.strftime("%Y-%m-%d %H:%M:%S") for value in last["started_at"].to_pylist()]
         _print("Last runs (UTC)", last.set_column(0, "started", pa.array(started)))
+
+
+@app.command()
+def dashboard(
+    host: Annotated[str, typer.Option(help="where to listen; beyond 127.0.0.1 only with authentication")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    headless: Annotated[bool, typer.Option(help="do not open a browser")] = False,
+) -> None:
+    """The viewer in a browser: signals, charts, watchlists, performance, the system."""
+    from sise.dashboard.launch import prepare
+
+    argv: list[str] = []
+    guarded("starting the dashboard …")(lambda: argv.extend(prepare(host, port, headless)))()
+    os.execv(argv[0], argv)  # this process becomes Streamlit: Ctrl-C and signals are its own
 
 
 @show.command()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from pyspark import SparkContext
-
 __all__ = ["on_terminal", "tell"]
 
 
@@ -23,6 +21,8 @@ def tell(line: str) -> None:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         print(line, file=sys.stderr, flush=True)
         return
+    from pyspark import SparkContext  # here: what runs without a JVM tells things, too
+
     SparkContext._ensure_initialized()  # connects to the JVM that is already there
     jvm = SparkContext._jvm
     assert jvm is not None

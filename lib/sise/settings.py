@@ -91,6 +91,13 @@ def _port(text: str) -> int:
     return value
 
 
+def _addresses(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().casefold() for part in text.split(",") if part.strip())
+    if bad := [part for part in found if "@" not in part]:
+        raise ValueError(f"{bad[0]!r} is no e-mail address")
+    return found
+
+
 def _servers(text: str) -> str:
     servers = [part.strip() for part in text.split(",")]
     for server in servers:
@@ -156,6 +163,14 @@ class Settings:
     )
     today: date | None = _setting(
         "SISE_TODAY", None, parse_date, "the day jobs take for today (default: the exchange's own clock)"
+    )
+
+    dashboard_proxy: str = _setting(
+        "SISE_DASHBOARD_PROXY", "", str, "the reverse proxy that asks viewers who they are (docs/dashboard.md)"
+    )
+
+    dashboard_users: tuple[str, ...] = _setting(
+        "SISE_DASHBOARD_USERS", (), _addresses, "with OIDC: the addresses that may look (default: all who log in)"
     )
 
     kafka_servers: str = _setting(

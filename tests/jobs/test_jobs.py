@@ -12,9 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from sise.reader import LakeReader
 from tests.conftest import HERE
@@ -254,16 +252,3 @@ def test_the_command_line(batch, tmp_path):
         answer = sise(lake, *arguments)
         assert answer.returncode == 1 and message in re.sub(r"\s+", " ", answer.stderr)
     assert "run the jobs first" in sise(tmp_path / "none", "status").stderr
-
-
-def test_the_notebook_runs_and_is_committed_without_output(batch):
-    lake, _ = batch
-    path = HERE / "notebooks" / "explore.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
-    os.environ["SISE_LAKE"] = str(lake)
-    NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
-    kinds = {kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", {})}
-    assert "application/vnd.plotly.v1+json" in kinds

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sise.dashboard.launch import check_access
 from sise.ops.services import NAMES
 from sise.ops.services.kafka import BEHAVIOUR, Kafka
 from sise.ops.services.postgres import Postgres
@@ -34,7 +35,7 @@ def published(service: dict, env: dict[str, str]) -> list[tuple[str, int, int]]:
 
 
 def test_services_start_what_the_project_has_and_stay_local(services):
-    assert set(services) == CLUSTER | set(NAMES)
+    assert set(services) == CLUSTER | {"dashboard"} | set(NAMES)
     for service in services.values():
         assert all(port[0] == "127.0.0.1" for port in published(service, {}))
         assert all(name in services for name in service.get("depends_on", ()))
@@ -43,6 +44,16 @@ def test_services_start_what_the_project_has_and_stay_local(services):
         program = service["entrypoint"][0].removeprefix("/opt/sise/")
         assert (HERE / program).is_file()
         assert service["environment"]["SISE_MASTER"] == "spark://master:7077"
+
+
+def test_the_dashboard_is_published_here_only_and_has_an_answer_for_who_comes_in(services, tmp_path):
+    """Inside the container it listens on every address: its settings say that it may, only 127.0.0.1 gets there."""
+    dashboard = services["dashboard"]
+    host = dashboard["entrypoint"][dashboard["entrypoint"].index("--host") + 1]
+    settings = Settings.from_env(dashboard["environment"])
+    assert check_access(host, settings, [tmp_path / "none"]) == "proxy"
+    assert published(dashboard, {}) == [("127.0.0.1", 8501, 8501)]
+    assert (settings.kafka, settings.redis) == ("kafka:19092", "redis://redis:6379/0")
 
 
 def test_make_up_and_compose_offer_the_same_services_on_the_same_ports(services):

@@ -26,6 +26,7 @@ FORBIDDEN = {
     "topics": {"lake", "prices", "indicators", "watchlists", "signals", "serving", "sources", "ops"},
     "ops": {"serving", "signals"},
     "reader": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
+    "dashboard": {"lake", "session", "sources", "serving.streams"},
     "cli": {"lake", "prices", "indicators", "watchlists", "sources", "ops", "session"},
 }
 
@@ -60,6 +61,22 @@ def test_the_command_line_needs_no_jvm():
         check=True,
     ).stdout.split()
     assert "kafka" in loaded and not {"pyspark", "delta"} & set(loaded)
+
+
+def test_the_viewer_needs_no_jvm():
+    """Whatever a page imports, and what that imports."""
+    for path in (LIB / "dashboard").rglob("*.py"):
+        assert not {name for name in imports(path) if name.split(".")[0] in {"pyspark", "delta"}}, path
+    names = [p.stem for p in sorted((LIB / "dashboard" / "views").glob("*.py")) if p.stem != "__init__"]
+    wanted = ", ".join(f"sise.dashboard.views.{name}" for name in names)
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {wanted}, sise.dashboard.shell; print(*sys.modules)"],
+        env={**os.environ, "PYTHONPATH": str(LIB.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "streamlit" in loaded and not {"pyspark", "delta", "py4j"} & set(loaded)
 
 
 def test_transforms_open_no_connection():

@@ -15,20 +15,23 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
-from pyspark.sql.window import Window
+from typing import TYPE_CHECKING, Any
 
 from sise.errors import ConfigError
 
-__all__ = ["DIRECTIONS", "OwnList", "Rule", "checked_rule", "load_lists", "load_rules"]
+if TYPE_CHECKING:  # the viewer parses rules without a JVM: only what judges or applies them brings Spark in
+    from pyspark.sql import Column, DataFrame
+
+__all__ = ["DIRECTIONS", "NOT_OWN", "OwnList", "Rule", "checked_rule", "load_lists", "load_rules", "parsed_rules"]
 
 _NAME = r"[a-z][a-z0-9_]*"
 _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "direction"}
 DIRECTIONS = ("long", "short")
+# What would look at more than the share's own columns, or at something else each time.
+NOT_OWN = re.compile(
+    r"\b(select|rand|randn|uuid|current_\w+|now|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class Rule:
 
     @property
     def condition(self) -> Column:
+        from pyspark.sql import functions as F
+
         return F.expr(self.when)
 
     @property
     def order(self) -> Column:
+        from pyspark.sql import functions as F
+
         expression, _, direction = self.rank_by.rpartition(" ")
         column = F.expr(expression)
         return column.desc_nulls_last() if direction == "desc" else column.asc_nulls_last()
@@ -72,6 +79,24 @@ class OwnList:
     shares: tuple[tuple[str | None, str], ...]
 
 
+def parsed_rules(content: Any, where: str = "conf/watchlists.json") -> tuple[list[Rule], list[str]]:
+    """The rules in the content of conf/watchlists.json and what is wrong with it, their expressions not yet judged."""
+    entries = content.get("rules") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ConfigError(f'{where}: an object with a list "rules" is expected')
+    rules, problems = [], []
+    for entry in entries:
+        if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
+            continue  # a rule of the tick alone (signals/rules.py)
+        try:
+            rules.append(_parse(entry))
+        except ConfigError as problem:
+            problems.append(str(problem))
+    names = [rule.name for rule in rules]
+    problems += [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return rules, problems
+
+
 def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
     """The rules of conf/watchlists.json. ``shares``: an (empty) frame with the columns that rules may use.
 
@@ -81,19 +106,12 @@ def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ConfigError(f"{path} is not JSON: {problem}") from problem
-    entries = content.get("rules") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise ConfigError(f'{path}: an object with a list "rules" is expected')
-    rules, problems = [], []
-    for entry in entries:
-        if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
-            continue  # a rule of the tick alone (signals/rules.py)
+    rules, problems = parsed_rules(content, str(path))
+    for rule in rules:
         try:
-            rules.append(checked_rule(entry, shares))
+            _check(rule, shares)
         except ConfigError as problem:
             problems.append(str(problem))
-    names = [rule.name for rule in rules]
-    problems += [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:
         raise ConfigError("\n".join([f"{path}:", *problems, f"columns: {', '.join(shares.columns)}"]))
     return rules
@@ -147,8 +165,12 @@ def _crossing(name: str, pair: Any) -> str:
 
 def _check(rule: Rule, shares: DataFrame) -> None:
     """Lets Spark analyse the expressions over the columns there are: names, types, no aggregates."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+    from pyspark.sql import types as T
+
     for what, expression in (("when", rule.when), ("rank_by", rule.rank_by.rpartition(" ")[0])):
-        if re.search(r"\b(select|rand|randn|uuid|current_\w+|now)\b", expression, re.IGNORECASE):
+        if NOT_OWN.search(expression):
             raise ConfigError(f"rule {rule.name}: {what} may only look at the share's own columns: {expression}")
         try:
             if what == "when":

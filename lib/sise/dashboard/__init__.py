@@ -1,0 +1,1 @@
+"""The viewer: Streamlit pages over the lake (through deltalake) and Redis. Imports no Spark."""

@@ -1,0 +1,1 @@
+"""What the pages show, as pandas frames: pure functions over a LakeView, tested without a browser."""

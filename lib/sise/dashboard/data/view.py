@@ -1,0 +1,114 @@
+"""The lake as the viewer reads it: a table is opened once, read when its version changes, and shared by all viewers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pandas as pd
+from deltalake import DeltaTable
+
+from sise.errors import SiseError
+from sise.reader import Filter, LakeReader
+from sise.settings import Settings
+
+__all__ = ["LakeView"]
+
+T = TypeVar("T")
+
+
+class LakeView:
+    """Frames of the lake's tables, kept while their versions stay. Thread-safe; what it returns must not be changed.
+
+    ``fresh``: seconds for which a table's version is not asked for again. A write of a job is seen after that.
+    """
+
+    def __init__(self, settings: Settings, fresh: float = 5.0, keep: int = 4_000):
+        self.settings, self.fresh, self.keep = settings, fresh, keep
+        self.reader = LakeReader(settings.lake)
+        self._tables: dict[str, tuple[float, DeltaTable | None]] = {}
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.RLock()
+        self._building: dict[Any, threading.Lock] = {}
+        self._by_share: dict[str, Any] = {}
+
+    def table(self, name: str) -> DeltaTable | None:
+        """The table as it is now (at most ``fresh`` seconds ago); None where it does not exist."""
+        with self._lock:
+            asked, known = self._tables.get(name, (-1e9, None))
+            if time.monotonic() - asked < self.fresh:
+                return known
+            try:
+                if known is None:
+                    known = self.reader.open(name) if self.reader.exists(name) else None
+                else:
+                    known.update_incremental()
+            except SiseError:
+                known = None
+            except Exception:  # the table was removed or made anew under us
+                known = self.reader.open(name) if self.reader.exists(name) else None
+            self._tables[name] = (time.monotonic(), known)
+            return known
+
+    def exists(self, name: str) -> bool:
+        return self.table(name) is not None
+
+    def version(self, name: str) -> int:
+        """The table's version; -1 where it does not exist."""
+        known = self.table(name)
+        return -1 if known is None else int(known.version())
+
+    def memo(self, tables: Sequence[str], key: Any, build: Callable[[], T]) -> T:
+        """``build()``, once for each version of ``tables``; ``key`` tells what is built."""
+        full = (key, tuple((name, self.version(name)) for name in tables))
+        with self._lock:
+            if full in self._kept:
+                self._kept.move_to_end(full)
+                return self._kept[full]  # type: ignore[no-any-return]
+            alone = self._building.setdefault(full, threading.Lock())
+        with alone:  # fifty viewers who come at once cost one read
+            with self._lock:
+                if full in self._kept:
+                    return self._kept[full]  # type: ignore[no-any-return]
+            value = build()
+            with self._lock:
+                self._kept[full] = value
+                self._building.pop(full, None)
+                while len(self._kept) > self.keep:
+                    self._kept.popitem(last=False)
+        return value
+
+    def frame(self, name: str, columns: Sequence[str] | None = None, where: Sequence[Filter] = ()) -> pd.DataFrame:
+        """The rows that meet every condition; an empty frame with the columns where the table does not exist."""
+        chosen = tuple(columns) if columns else None
+        return self.memo([name], ("frame", name, chosen, tuple(where)), lambda: self.read(name, chosen, where))
+
+    def read(self, name: str, columns: Sequence[str] | None = None, where: Sequence[Filter] = ()) -> pd.DataFrame:
+        """``frame``, not kept."""
+        if not self.exists(name):
+            from sise.tables import table
+
+            return pd.DataFrame(columns=list(columns or table(name).columns))
+        return self.reader.rows(name, columns, where).to_pandas(date_as_object=True)
+
+    def of_share(self, name: str, country: str, symbol: str) -> pd.DataFrame:
+        """All rows of one share (data/byshare.py), not kept; an empty frame where the table does not exist."""
+        if not self.exists(name):
+            return self.read(name)
+        found: pd.DataFrame = self.by_share(name).rows(country, symbol).to_pandas(date_as_object=True)
+        return found
+
+    def by_share(self, name: str) -> Any:
+        """The copy of a table that is sorted by share."""
+        from sise.dashboard.data.byshare import ByShare
+
+        with self._lock:
+            folder = self.settings.local / "dashboard" / "by-share"
+            return self._by_share.setdefault(name, ByShare(self, name, folder, ("filter_state",)))
+
+    def columns(self, name: str) -> list[str]:
+        known = self.table(name)
+        return [] if known is None else [field.name for field in known.schema().fields]

@@ -1,0 +1,259 @@
+"""Watchlists: who stands on which, since when, how far from a trigger; and people's own lists."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from sise.dashboard.context import Here
+from sise.dashboard.data.lists import changes, entries, sessions, snapshot
+from sise.dashboard.data.names import find, listing
+from sise.dashboard.data.share import levels_of_many, memberships
+from sise.dashboard.edit import delete_list, read_lists, save_list
+from sise.dashboard.formats import escaped
+from sise.dashboard.parts import column, empty, grid, records
+from sise.errors import SiseError
+from sise.signals.levels import Level
+
+__all__ = ["csv_of", "nearest", "show"]
+
+_BUDGET = 0.25  # seconds of a look that go into trigger levels; the rest comes with the next look
+
+
+def show(here: Here) -> None:
+    words = here.words
+    lists, own = st.tabs([words("lists.today"), words("lists.own")])
+    with lists:
+        _today(here)
+    with own:
+        _own(here)
+
+
+def _today(here: Here) -> None:
+    words = here.words
+    days = sessions(here.view)
+    if not days:
+        empty(words("lists.none"), words("lists.todo"))
+        return
+    a, b, c = st.columns([2, 3, 2], vertical_alignment="bottom")
+    day = a.selectbox(words("col.session"), days, format_func=str, key="w-day")
+    market = b.segmented_control(
+        words("filter.market"), ["KOSPI", "KOSDAQ", "NASDAQ", "NYSE"], key="w-market", selection_mode="multi"
+    )
+    rows = entries(here.view, None, day)
+    counts = rows.groupby("list").size().to_dict()
+    configured = [rule["name"] for rule in _rules(here) if {"when", "cross"} & set(rule)]
+    names = list(dict.fromkeys([*configured, *sorted(counts)]))
+    chosen = st.pills(
+        words("col.list"),
+        names,
+        default=next((n for n in names if counts.get(n)), None),
+        format_func=lambda n: f"{escaped(words.rule(n))} {counts.get(n, 0)}",
+        key="w-list",
+        label_visibility="collapsed",
+    )
+    if chosen is None:
+        empty(words("lists.pick"))
+        return
+    mine = rows[rows["list"] == chosen]
+    if market:
+        mine = mine[mine["market"].isin(market)]
+    c.download_button(
+        words("lists.csv"), csv_of(mine), f"{chosen}-{day}.csv", "text/csv", icon=":material/download:", width="stretch"
+    )
+    about = next((str(r.get("about", "")) for r in _rules(here) if r["name"] == chosen), "")
+    st.caption(escaped(about) if about else words("lists.people"))
+    _entries(here, mine.reset_index(drop=True), chosen)
+    _changes(here, chosen, day, tuple(market or ()))
+    _membership(here, mine)
+
+
+def _rules(here: Here) -> list[dict[str, Any]]:
+    from sise.dashboard.edit import read_rules
+
+    return [rule for rule in read_rules(here.settings).rules if isinstance(rule, dict) and "name" in rule]
+
+
+@st.fragment(run_every=2.0)
+def _entries(here: Here, mine: pd.DataFrame, chosen: str) -> None:
+    words = here.words
+    shares = list((mine["country"] + ":" + mine["symbol"]).head(300))
+    levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
+    figures = list(dict.fromkeys(k for pairs in mine["figures"] for k in pairs if k not in ("close", "volume")))
+    rows = mine.assign(
+        close=[pairs.get("close") for pairs in mine["figures"]],
+        volume=[pairs.get("volume") for pairs in mine["figures"]],
+        since=mine["since"].astype(str),
+        **{f"f_{name}": [pairs.get(name) for pairs in mine["figures"]] for name in figures},
+    )
+    near = [nearest(levels.get(share)) for share in (mine["country"] + ":" + mine["symbol"])]
+    for side in ("below", "above"):
+        for what in ("rule", "price", "away"):
+            rows[f"{side}_{what}"] = [getattr(n[side], what, None) for n in near]
+    columns = [
+        column("rank", "#", "int"),
+        column("symbol", words("col.share"), "name"),
+        column("market", words("col.market"), phone=False),
+        column("close", words("col.close"), "price"),
+        column("volume", words("col.volume"), "compact", phone=False),
+        *[column(f"f_{name}", name, "compact" if "cap" in name else "number", phone=False) for name in figures],
+        column("since", words("col.since"), phone=False, title=words("col.since.about")),
+        column("below_rule", words("col.below"), "rule", title=words("col.below.about")),
+        column("below_price", words("col.level"), "price", phone=False),
+        column("below_away", "%", "pct", digits=1),
+        column("above_rule", words("col.above"), "rule", title=words("col.above.about")),
+        column("above_price", words("col.level"), "price", phone=False),
+        column("above_away", "%", "pct", digits=1),
+    ]
+    said = {rule.name: words.rule(rule.name) for rule in here.shared.rules.rules}
+    ids = rows.assign(id_=rows["market"] + rows["symbol"])
+    grid(
+        here, columns, records(ids, columns, "id_"), f"w-{chosen}", empty=words("lists.nobody"), words=said, height=460
+    )
+
+
+def nearest(levels: list[Level] | None) -> dict[str, Level | None]:
+    """The trigger level next below the last close and next above it, of the rules that can still fire there."""
+    known = [x for x in levels or () if x.price is not None and x.away is not None and not x.now]
+    below = max((x for x in known if x.away is not None and x.away < 0), key=lambda x: x.away or 0, default=None)
+    above = min((x for x in known if x.away is not None and x.away >= 0), key=lambda x: x.away or 0, default=None)
+    return {"below": below, "above": above}
+
+
+def csv_of(rows: pd.DataFrame) -> bytes:
+    """The entries as CSV for a spreadsheet: with a BOM, so that Excel reads Korean; a text that a spreadsheet would
+    take for a formula begins with an apostrophe."""
+    figures = list(dict.fromkeys(k for pairs in rows["figures"] for k in pairs))
+    plain = rows[["date", "country", "market", "list", "rank", "symbol", "name", "since"]].copy()
+    for name in figures:
+        plain[name] = [pairs.get(name) for pairs in rows["figures"]]
+    for name in ("symbol", "name", "list"):
+        plain[name] = [re.sub(r"^([=+\-@\t\r])", r"'\1", str(text or "")) for text in plain[name]]
+    return plain.to_csv(index=False).encode("utf-8-sig")
+
+
+def _changes(here: Here, chosen: str, day: date, markets: tuple[str, ...]) -> None:
+    words = here.words
+    came, went, compared = changes(here.view, chosen, day)
+    if markets:
+        came, went = came[came["market"].isin(markets)], went[went["market"].isin(markets)]
+    if not compared:
+        st.caption(words("lists.first"))
+        return
+    since = ", ".join(f"{country} {before}" for country, before in sorted(compared.items()))
+    columns = [
+        column("symbol", words("col.share"), "name"),
+        column("market", words("col.market")),
+        column("rank", "#", "int"),
+        column("close", words("col.close"), "price"),
+    ]
+    for place, rows, key in zip(st.columns(2), (came, went), ("entered", "left"), strict=True):
+        rows = rows.assign(close=[pairs.get("close") for pairs in rows["figures"]], id_=rows["market"] + rows["symbol"])
+        with place:
+            st.subheader(f"{words(f'lists.{key}')} · {len(rows)}", anchor=False)
+            st.caption(words("lists.since", since=since))
+            grid(here, columns, records(rows, columns, "id_"), f"w-{key}", empty=words("lists.nochange"), height=300)
+
+
+def _membership(here: Here, mine: pd.DataFrame) -> None:
+    words = here.words
+    with st.expander(words("lists.history"), icon=":material/timeline:"):
+        options = list(mine["country"] + ":" + mine["symbol"])
+        names = dict(zip(options, mine["name"].fillna(""), strict=True))
+        share = st.selectbox(
+            words("col.share"),
+            options,
+            format_func=lambda s: f"{s} {names.get(s, '')}",
+            key="w-share",
+            index=None,
+            placeholder=words("lists.pickshare"),
+        )
+        if share:
+            country, _, symbol = share.partition(":")
+            rows = memberships(here.view, country, symbol)
+            rows = rows.groupby("list", as_index=False).agg(
+                days=("date", "size"), first=("date", "min"), last=("date", "max"), best=("rank", "min")
+            )
+            rows = rows.assign(first=rows["first"].astype(str), last=rows["last"].astype(str))
+            columns = [
+                column("list", words("col.list"), "rule"),
+                column("days", words("col.sessions"), "int"),
+                column("first", words("col.first")),
+                column("last", words("col.lastday")),
+                column("best", words("col.bestrank"), "int"),
+            ]
+            said = {name: words.rule(name) for name in rows["list"]}
+            grid(here, columns, records(rows, columns, "list"), "w-membership", words=said)
+
+
+def _own(here: Here) -> None:
+    words = here.words
+    known = read_lists(here.settings)
+    a, b = st.columns([2, 3])
+    with a:
+        new = words("own.new")
+        chosen = st.selectbox(words("col.list"), [*known, new], key="o-list")
+        fresh = chosen == new
+        name = st.text_input(words("own.name"), key="o-name", max_chars=40) if fresh else str(chosen)
+        text = st.text_area(
+            words("own.symbols"),
+            value="" if fresh else known[str(chosen)],
+            height=260,
+            help=words("own.help"),
+            key=f"o-text-{chosen}",
+            placeholder="005930\nKR:000660\nUS:AAPL  # …",
+        )
+        save, remove = st.columns(2)
+        if save.button(words("own.save"), type="primary", width="stretch", disabled=not name):
+            try:
+                shares = save_list(here.settings, name.strip(), text)
+            except SiseError as problem:
+                st.error(escaped(str(problem)))
+            else:
+                st.toast(words("own.saved", name=escaped(name), count=len(shares)))
+                st.session_state.pop("o-list", None)
+                st.rerun()
+        if not fresh and remove.button(words("own.delete"), width="stretch"):
+            kept = delete_list(here.settings, str(chosen))
+            st.toast(words("own.deleted", kept=escaped(kept.name)))
+            st.rerun()
+    with b:
+        _preview(here, text)
+
+
+def _preview(here: Here, text: str) -> None:
+    """The list as it is typed, with prices and levels of the last session: no job has to run first."""
+    words = here.words
+    index = listing(here.view).index
+    shares: list[str] = []
+    unknown: list[str] = []
+    for line in text.splitlines():
+        code = line.partition("#")[0].strip().upper()
+        if not code:
+            continue
+        found = next((s for s in ([code] if ":" in code else [f"KR:{code}", f"US:{code}"]) if s in index), None)
+        (shares if found else unknown).append(found or code)
+    if unknown:
+        near = find(here.view, unknown[0], 1)
+        hint = f" {words('own.maybe', share=escaped(near.index[0]))}" if len(near) else ""
+        st.warning(words("own.unknown", symbols=escaped(", ".join(unknown[:8]))) + hint)
+    levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, 1.0)
+    rows = snapshot(here.view, shares)
+    near_ = [nearest(levels.get(s)) for s in shares]
+    for what in ("rule", "price", "away"):
+        rows[what] = [getattr(n["below"] or n["above"], what, None) for n in near_]
+    columns = [
+        column("symbol", words("col.share"), "name"),
+        column("market", words("col.market"), phone=False),
+        column("close", words("col.close"), "price"),
+        column("rule", words("col.near"), "rule"),
+        column("price", words("col.level"), "price", phone=False),
+        column("away", "%", "pct", digits=1),
+    ]
+    said = {rule.name: words.rule(rule.name) for rule in here.shared.rules.rules}
+    grid(here, columns, records(rows, columns), "own", empty=words("own.empty"), words=said, height=420)
+    st.caption(words("own.note"))

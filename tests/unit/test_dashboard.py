@@ -1,0 +1,553 @@
+"""The viewer without a browser: words, numbers, preferences, who may come in, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sise.dashboard.asks import Asks, backtest_arguments
+from sise.dashboard.data.names import find
+from sise.dashboard.data.worth import curve, distribution, extremes
+from sise.dashboard.edit import delete_list, problems_of, read_lists, read_rules, save_list, save_rules
+from sise.dashboard.formats import ago, compact, escaped, percent, price, signed
+from sise.dashboard.i18n import LANGUAGES, Words, catalogue, language_of
+from sise.dashboard.launch import check_access, command
+from sise.dashboard.live import Live
+from sise.dashboard.parts import column, records
+from sise.dashboard.prefs import COLOURS, Preferences
+from sise.dashboard.views.settings import setting_rows
+from sise.dashboard.views.signals import filtered
+from sise.dashboard.views.watchlists import csv_of
+from sise.errors import ConfigError, InputError
+from sise.indicators.registry import Registry
+from sise.prices.factors import factors_of
+from sise.settings import Settings
+from sise.signals.rules import LiveRules
+from tests.conftest import CONF, HERE
+
+LIB = HERE / "lib" / "sise" / "dashboard"
+
+
+# Words ----------------------------------------------------------------------------------------------------------
+
+
+def used_keys() -> tuple[set[str], set[str]]:
+    """(keys as they stand in the code, beginnings of keys that are put together)."""
+    whole, begun = set(), set()
+    for path in LIB.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        whole |= set(re.findall(r"""words\(\s*["']([a-z][\w.\- ]*)["']\s*[,)]""", text))
+        begun |= set(re.findall(r"""words\(\s*f["']([a-z][\w.]*\.)\{""", text))
+        begun |= set(re.findall(r"""words\(\s*["']([a-z]+\.)["'] \+""", text))
+    return whole, begun
+
+
+def test_both_catalogues_have_every_word_that_is_used_and_no_other():
+    en, ko = catalogue("en"), catalogue("ko")
+    assert list(en) == list(ko)
+    whole, begun = used_keys()
+    assert len(whole) > 150 and whole <= set(en), whole - set(en)
+    fixed = (
+        "page.",
+        "topic.",
+        "check.",
+        "kind.",
+        "why.",
+        "rule.",
+        "span.",
+        "set.",
+        "side.",
+        "prefs.",
+        "sys.",
+        "level.",
+    )
+    spare = {k for k in set(en) - whole if not k.startswith((*begun, *fixed))}
+    assert not spare, spare
+
+
+def test_both_catalogues_fill_in_the_same_values():
+    en, ko = catalogue("en"), catalogue("ko")
+    for key, text in en.items():
+        assert set(re.findall(r"\{(\w+)", text)) == set(re.findall(r"\{(\w+)", ko[key])), key
+        assert text.strip() and ko[key].strip(), key
+    korean = sum(bool(re.search("[가-힣]", text)) for text in ko.values())
+    assert korean > 0.85 * len(ko)
+
+
+def test_every_shipped_rule_and_reason_has_a_name():
+    rules = json.loads((CONF / "watchlists.json").read_text())["rules"]
+    for name in (rule["name"] for rule in rules):
+        assert Words("ko").rule(name) != name
+    assert Words("en").rule("one_of_my_own") == "one_of_my_own"
+    source = (HERE / "lib" / "sise" / "signals" / "levels.py").read_text()
+    for why in re.findall(r'"(not today|depends on[^"]*|not warm yet|at every price[^"]*)"', source):
+        assert f"why.{why}" in catalogue("en")
+    for kind in ("split", "bonus", "rights", "reduction", "spin-off", "dividend", "unknown"):
+        assert f"kind.{kind}" in catalogue("ko")
+
+
+def test_a_missing_word_is_an_error():
+    with pytest.raises(KeyError):
+        Words("en")("no.such.word")
+
+
+# Preferences, numbers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cookies", "locale", "zone", "expected"),
+    [
+        ({}, "ko-KR", "Asia/Seoul", ("ko", "kr", "KST", "system")),
+        ({}, "en-US", "America/New_York", ("en", "western", "ET", "system")),
+        ({}, None, None, ("en", "western", "ET", "system")),
+        ({}, "de-DE", "UTC", ("en", "western", "UTC", "system")),
+        ({"sise_prefs": "language.ko_theme.dark"}, "en-US", "UTC", ("ko", "western", "UTC", "dark")),
+        ({"sise_prefs": "language.<script>_zone.Mars_x"}, "en-US", "UTC", ("en", "western", "UTC", "system")),
+    ],
+)
+def test_preferences_come_from_the_browser_and_the_cookie(cookies, locale, zone, expected):
+    found = Preferences.of(cookies, locale, zone)
+    assert (found.language, found.colours, found.zone, found.theme) == expected
+    assert Preferences.of({"sise_prefs": found.cookie}, "fr", None) == found
+
+
+def test_a_moment_is_told_in_the_viewers_zone():
+    at = datetime(2025, 12, 30, 6, 30, tzinfo=UTC)
+    assert Preferences(zone="KST").moment(at) == "12-30 15:30 KST"
+    assert Preferences(zone="ET").moment(at, seconds=True) == "12-30 01:30:00 ET"
+
+
+def test_up_and_down_are_told_apart_by_lightness_or_hue_that_all_see():
+    """Up and down differ in blue, which red-green blindness leaves, or clearly in lightness; and a sign says it too."""
+    for palette in COLOURS.values():
+        for ground in ("", "_dark"):
+            a, b = ([int(palette[side + ground][i : i + 2], 16) for i in (1, 3, 5)] for side in ("up", "down"))
+            assert abs(a[2] - b[2]) > 40
+    assert signed(0.0123).startswith("▲") and signed(-0.0123).startswith("▼")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (price(70100, "KR", "ko"), "70,100원"),
+        (price(70100, "KR"), "₩70,100"),
+        (price(182.335, "US"), "$182.34"),
+        (price(0.1234, "US"), "$0.1234"),
+        (price(None, "KR"), "–"),
+        (price(float("nan"), "US"), "–"),
+        (compact(1.19e14, "KR", "ko"), "119조원"),
+        (compact(4.521e11, "KR", "ko"), "4,521억원"),
+        (compact(3.2e9, "US"), "$3.2B"),
+        (compact(3.39e10, "US", "ko"), "339억달러"),
+        (signed(0.0123), "▲ 1.23%"),
+        (signed(-0.5, 0), "▼ 50%"),
+        (signed(0.000001), "0.00%"),
+        (signed(None), "–"),
+        (percent(0.256, 0), "26%"),
+        (ago(timedelta(seconds=75)), "1 min ago"),
+        (ago(timedelta(days=3), "ko"), "3일 전"),
+    ],
+)
+def test_numbers_for_people(text, expected):
+    assert text == expected
+
+
+def test_text_from_outside_is_no_markdown():
+    hostile = "<b>x</b> [a](javascript:1) `c` $y$ :red[z]\n# head"
+    safe = escaped(hostile)
+    assert not re.search(r"(?<!\\)[<\[\]`$#*_:]", safe) and "\n" not in safe
+    assert re.sub(r"\\(.)", r"\1", safe) == hostile.replace("\n", " ")
+
+
+def test_records_say_null_for_what_is_not_known():
+    rows = pd.DataFrame(
+        {"country": ["KR", "US"], "symbol": ["005930", "NA"], "x": [1.0, np.nan], "d": [date(2025, 1, 2), None]}
+    )
+    found = records(rows, [column("x", "x", "number"), column("d", "d")])
+    assert found[0] | {"id": ""} == {
+        "x": 1.0, "d": "2025-01-02", "country": "KR", "symbol": "005930", "share": "KR:005930", "id": ""
+    }  # fmt: skip
+    assert found[1]["x"] is None and found[1]["d"] is None and found[1]["share"] == "US:NA"
+    assert json.dumps(found, allow_nan=False)
+
+
+# Signals ---------------------------------------------------------------------------------------------------------
+
+
+def signal(number: int, rule: str = "rsi_oversold", market: str = "KOSPI", age: float = 0) -> dict:
+    arrived = (datetime.now(UTC).timestamp() - age) * 1000
+    return {"id": str(number), "signal_type": rule, "market": market, "arrived": arrived}
+
+
+def test_filters_of_signals():
+    live = Live(1, (signal(3), signal(2, "dead_cross", age=100), signal(1, "dead_cross", "NASDAQ", age=7200)))
+
+    def ids(*args, **kwargs):
+        return [s["id"] for s in filtered(live, *args, **kwargs)]
+
+    assert ids() == ["3", "2", "1"]
+    assert ids(("NASDAQ",)) == ["1"] and ids((), ("dead_cross",)) == ["2", "1"]
+    assert ids((), (), 3600) == ["3", "2"] and ids((), (), 60) == ["3"]
+    assert ids(side="short", short={"dead_cross"}) == ["2", "1"] and ids(side="long", short={"dead_cross"}) == ["3"]
+    assert ids(most=1) == ["3"]
+
+
+def test_the_csv_opens_in_a_spreadsheet_and_runs_nothing():
+    rows = pd.DataFrame(
+        [{"date": date(2025, 1, 2), "country": "KR", "market": "KOSPI", "list": "x", "rank": 1, "symbol": "005930",
+          "name": "=cmd|'/c calc'!A0", "since": date(2025, 1, 2), "figures": {"rsi_14": 29.5, "close": 1.0}}]
+    )  # fmt: skip
+    text = csv_of(rows)
+    assert text.startswith(b"\xef\xbb\xbf") and b",'=cmd" in text and b"29.5" in text and b"005930" in text
+
+
+def outcomes(*returns: float) -> pd.DataFrame:
+    days = [date(2025, 1, 2 + n // 2) for n in range(len(returns))]
+    return pd.DataFrame(
+        {"signal_id": [str(n) for n in range(len(returns))], "session": days, "return": returns,
+         "market_return": 0.01, "excess": [r - 0.01 for r in returns]}
+    )  # fmt: skip
+
+
+def test_the_figures_of_outcomes_count_their_cases():
+    found = distribution(outcomes(0.1, -0.1, 0.2, 0.0))
+    assert found["cases"] == 4 and found["hit_rate"] == 0.5 and found["mean"] == pytest.approx(0.05)
+    assert found["median"] == pytest.approx(0.05) and found["excess"] == pytest.approx(0.04)
+    assert distribution(outcomes()) == {"cases": 0}
+    assert np.isnan(distribution(outcomes(0.1))["spread"])
+
+
+def test_the_equity_curve_stakes_the_same_each_session():
+    by = curve(outcomes(0.1, -0.1, 0.2, 0.0))
+    assert by["cases"].tolist() == [2, 2] and by["equity"].tolist() == pytest.approx([0.0, 0.1])
+    assert by["market_equity"].tolist() == pytest.approx([0.01, 0.02])
+    assert curve(outcomes()).empty
+
+
+def test_no_signal_is_among_the_best_and_the_worst():
+    best, worst = extremes(outcomes(0.1, -0.1, 0.2), 10)
+    assert best["return"].tolist() == [0.2] and worst["return"].tolist() == [-0.1]
+
+
+# Shares ----------------------------------------------------------------------------------------------------------
+
+
+class Listed:
+    """A view that knows a listing and nothing else."""
+
+    def __init__(self, *shares: tuple[str, str, str, float]):
+        self.rows = pd.DataFrame(
+            [
+                {"country": c, "symbol": s, "name": n, "market_cap": m, "valid_from": date(2025, 1, 2), "active": True}
+                for c, s, n, m in shares
+            ]
+        )
+
+    def exists(self, name: str) -> bool:
+        return name == "symbols"
+
+    def read(self, name: str, columns):
+        return self.rows.assign(market="KOSPI", listed_shares=None)
+
+    def memo(self, tables, key, build):
+        return build()
+
+
+def test_a_share_is_found_by_code_name_and_korean_initials():
+    view = Listed(
+        ("KR", "005930", "삼성전자", 4e14), ("KR", "005935", "삼성전자우", 5e13), ("KR", "000660", "SK하이닉스", 1e14),
+        ("US", "AAPL", "Apple Inc.", 3e12), ("US", "NA", "Nano Labs", 1e8), ("KR", "207940", "삼성바이오로직스", 7e13),
+    )  # fmt: skip
+
+    def codes(text):
+        return list(find(view, text)["symbol"])
+
+    assert codes("005930") == ["005930"] and codes("00593") == ["005930", "005935"]
+    assert codes("삼성")[0] == "005930" and set(codes("삼성")) == {"005930", "005935", "207940"}
+    assert codes("ㅅㅅㅈㅈ") == ["005930", "005935"] and codes("하이닉") == ["000660"]
+    assert codes("apple") == ["AAPL"] and codes("na")[0] == "NA" and codes("us:aapl") == ["AAPL"]
+    assert codes("zzz") == [] and codes(".*") == [] and len(find(view, "")) == 6
+
+
+def test_factors_of_what_a_bar_lacks_and_has():
+    days = [date(2025, 1, d) for d in (2, 3, 6)]
+    split = {"ex_date": days[1], "kind": "split", "factor": 0.02, "confirmed": True, "applied_by_source": None}
+    lacking, applied = factors_of(days, days, [split])
+    assert lacking.tolist() == [0.02, 1, 1] and applied.tolist() == [1, 1, 1]
+    lacking, applied = factors_of(days, [days[2]] * 3, [split])
+    assert lacking.tolist() == [1, 1, 1] and applied.tolist() == [0.02, 1, 1]
+    told = split | {"applied_by_source": False}
+    assert factors_of(days, [days[2]] * 3, [told])[0].tolist() == [0.02, 1, 1]
+    for other in (split | {"confirmed": False}, split | {"kind": "dividend"}, split | {"factor": None}):
+        assert factors_of(days, days, [other])[0].tolist() == [1, 1, 1]
+
+
+# Who may come in -------------------------------------------------------------------------------------------------
+
+OIDC = """[auth]
+redirect_uri = "https://sise.example/oauth2callback"
+cookie_secret = "x"
+client_id = "y"
+client_secret = "z"
+server_metadata_url = "https://id.example/.well-known/openid-configuration"
+"""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_other_machines_are_refused_without_authentication(host, tmp_path):
+    secrets = tmp_path / "secrets.toml"
+    with pytest.raises(ConfigError, match="nobody asks who they are"):
+        check_access(host, Settings(), [secrets])
+    secrets.write_text(OIDC.replace('client_secret = "z"\n', ""))
+    with pytest.raises(ConfigError):
+        check_access(host, Settings(), [secrets])
+    secrets.write_text(OIDC)
+    assert check_access(host, Settings(), [secrets]) == "oidc"
+    secrets.unlink()
+    assert check_access(host, Settings(dashboard_proxy="nginx at sise.example"), [secrets]) == "proxy"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
+def test_this_machine_needs_none(host, tmp_path):
+    assert check_access(host, Settings(), [tmp_path / "none"]) == "loopback"
+
+
+def test_the_command_line_refuses_and_says_what_to_do(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sise.cli", "dashboard", "--host", "0.0.0.0", "--headless"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(HERE / "lib")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "SISE_DASHBOARD_PROXY" in done.stderr and "127.0.0.1" in done.stderr
+
+
+def test_streamlit_shows_no_details_of_errors_and_sends_no_statistics():
+    said = command("127.0.0.1", 8501, True)
+    assert {"--server.address=127.0.0.1", "--client.showErrorDetails=none", "--browser.gatherUsageStats=false"} <= set(
+        said
+    )
+
+
+def test_no_page_puts_data_into_html():
+    for path in LIB.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "unsafe_allow" not in text, path
+        assert len(re.findall(r"st\.html\(", text)) == (1 if path.name == "app.py" else 0), path
+    for path in (LIB / "static").glob("*.js"):
+        assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|outerHTML", path.read_text()), path
+        assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text()), f"{path} reaches out"
+
+
+# What it writes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path) -> tuple[Settings, Registry]:
+    shutil.copytree(CONF, tmp_path / "conf")
+    settings = Settings(conf=tmp_path / "conf", local=tmp_path / "local")
+    return settings, Registry.load(settings.conf_file("indicators.json"))
+
+
+def test_rules_are_written_whole_with_a_copy_and_load_again(here):
+    settings, registry = here
+    before = read_rules(settings)
+    old = before.path.read_bytes()
+    rules = [r | {"live": r["live"] | {"at": 29}} if r["name"] == "rsi_oversold" else r for r in before.rules]
+    kept = save_rules(before, rules, settings, registry)
+    assert kept.read_bytes() == old and kept.parent == settings.conf / "old"
+    assert read_rules(settings).rules == rules
+    assert LiveRules.load(before.path, registry).by_name["rsi_oversold"].at == 29
+    assert not list(settings.conf.glob(".watchlists*")), "no part is left"
+    assert max(len(line) for line in before.path.read_text().splitlines()) < 200
+
+
+def test_writing_what_was_read_changes_only_the_layout(here):
+    settings, registry = here
+    before = read_rules(settings)
+    save_rules(before, before.rules, settings, registry)
+    assert read_rules(settings).content == before.content
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"when": 3}, "texts"),
+        ({"name": "Bad Name"}, "small letters"),
+        ({"rank_by": "rsi_14"}, "asc or desc"),
+        ({"top": -1}, "1 or more"),
+        ({"live": {"measure": "no_such", "fires": "<", "at": 1}}, "no_such"),
+        ({"live": {"measure": "__import__('os')", "fires": "<", "at": 1}}, "understood"),
+        ({"live": {"measure": "rsi_14", "fires": "<", "at": 30, "relaxed": 20}}, "wide"),
+        ({"direction": "sideways"}, "direction"),
+        ({"extra": 1}, "unknown entry"),
+    ],
+)
+def test_what_the_jobs_would_refuse_is_not_written(here, change, words):
+    settings, registry = here
+    before = read_rules(settings)
+    rules = [before.rules[0] | change, *before.rules[1:]]
+    assert any(words in problem for problem in problems_of(rules, settings, registry))
+    with pytest.raises(ConfigError):
+        save_rules(before, rules, settings, registry)
+    assert read_rules(settings).content == before.content
+
+
+def test_two_people_do_not_overwrite_each_other(here):
+    settings, registry = here
+    first, second = read_rules(settings), read_rules(settings)
+    save_rules(first, first.rules[:-1], settings, registry)
+    with pytest.raises(InputError, match="somebody else"):
+        save_rules(second, second.rules[1:], settings, registry)
+    assert read_rules(settings).rules == first.rules[:-1]
+
+
+def test_a_reader_never_sees_half_a_file(here):
+    settings, registry = here
+    path, stop, broken = settings.conf / "watchlists.json", threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                json.loads(path.read_text())
+            except ValueError as problem:
+                broken.append(problem)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(40):
+        file = read_rules(settings)
+        save_rules(file, file.rules[::-1], settings, registry)
+    stop.set()
+    reader.join()
+    assert not broken and len(list((settings.conf / "old").iterdir())) == 40
+
+
+def test_own_lists_are_checked_and_kept(here):
+    settings, _ = here
+    assert save_list(settings, "mine", "005930 # Samsung\nKR:000660\n\nus:AAPL\n") == ["005930", "KR:000660", "US:AAPL"]
+    assert "# Samsung" in read_lists(settings)["mine"]
+    with pytest.raises(ConfigError, match=r"mine.txt:2: 'not a symbol!'"):
+        save_list(settings, "mine", "005930\nnot a symbol!")
+    for bad in ("../../etc/passwd", "Mine", "", "a/b", "x" * 60):
+        with pytest.raises(InputError):
+            save_list(settings, bad, "005930")
+    with pytest.raises(InputError, match="name of a rule"):
+        save_list(settings, "rsi_oversold", "005930")
+    kept = delete_list(settings, "mine")
+    assert "mine" not in read_lists(settings) and "Samsung" in kept.read_text()
+
+
+def test_secrets_are_never_shown():
+    settings = Settings(redis_url="redis://me:hunter2@h:1/0", postgres_url="postgresql://me:hunter2@h/db")
+    rows = {row["variable"]: row["value"] for row in setting_rows(settings, "hidden")}
+    assert rows["SISE_REDIS_URL"] == rows["SISE_POSTGRES_URL"] == "hidden" and "hunter2" not in str(rows)
+    assert rows["SISE_KRW_PER_USD"] == "1400"
+
+
+# Questions to Spark ----------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_is_written_cannot_become_an_option():
+    said = backtest_arguments(None, "--rule x; rm -rf /", "long", "2025-01-02", None, ["KOSPI", "NASDAQ"], True)
+    assert said == [
+        "--when=--rule x; rm -rf /",
+        "--direction=long",
+        "--start=2025-01-02",
+        "--market=KOSPI,NASDAQ",
+        "--every-bar",
+    ]
+    assert backtest_arguments("golden_cross", None, None, None, None, [], False) == ["--rule=golden_cross"]
+    with pytest.raises(InputError):
+        backtest_arguments(None, "  ", None, None, None, [], False)
+
+
+def asks_with(tmp_path: Path, script: str) -> Asks:
+    program = tmp_path / "spark-submit.sh"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return Asks(Settings(local=tmp_path / "local"), tmp_path)
+
+
+def wait_for(asks: Asks, number: int):
+    for _ in range(200):
+        if not asks.get(number).running:
+            return asks.get(number)
+        threading.Event().wait(0.05)
+    raise AssertionError("still running")
+
+
+def test_one_question_at_a_time_and_its_answer(tmp_path):
+    asks = asks_with(
+        tmp_path, 'echo "x: half" >&2; read line; sleep 0.3; echo "{\\"error\\": null, \\"details\\": {\\"n\\": 3}}"'
+    )
+    first = asks.start("backtest_rule", ["--rule=x"])
+    with pytest.raises(InputError, match="wait for it"):
+        asks.start("backtest_rule", ["--rule=y"])
+    done = wait_for(asks, first.number)
+    assert done.record == {"error": None, "details": {"n": 3}} and not done.error and done.said == ("x: half",)
+    assert asks.latest() == done
+    asks.start("backtest_rule", ["--rule=y"])
+
+
+def test_a_question_that_fails_or_is_stopped_says_so(tmp_path):
+    asks = asks_with(tmp_path, 'echo "{\\"error\\": \\"no rule x\\"}"; exit 1')
+    assert wait_for(asks, asks.start("backtest_rule", []).number).error == "no rule x"
+    asks = asks_with(tmp_path, "echo boom >&2; exit 3")
+    assert "exit code 3" in wait_for(asks, asks.start("backtest_rule", []).number).error
+    asks = asks_with(tmp_path, "sleep 60")
+    ask = asks.start("backtest_rule", [])
+    asks.cancel(ask.number)
+    assert wait_for(asks, ask.number).error and wait_for(asks, ask.number).seconds < 10
+    assert language_of("ko") in LANGUAGES
+
+
+def test_with_oidc_only_those_who_are_named_look():
+    from sise.dashboard.login import allowed
+
+    named = Settings.from_env({"SISE_DASHBOARD_USERS": "Ann@example.org, bob@example.org"})
+    assert allowed({"email": "ann@EXAMPLE.org"}, named) and allowed({"email": "x@y"}, Settings())
+    for stranger in ({}, {"email": "eve@example.org"}, {"email": "ann@example.org", "email_verified": False}):
+        assert not allowed(stranger, named)
+    with pytest.raises(ConfigError, match="SISE_DASHBOARD_USERS"):
+        Settings.from_env({"SISE_DASHBOARD_USERS": "ann"})
+
+
+def test_a_timer_of_a_page_that_was_left_changes_nothing(monkeypatch):
+    """Streamlit's own names are used here: another release must not pass unseen."""
+    from streamlit.proto.ClientState_pb2 import ClientState
+    from streamlit.runtime.app_session import AppSession
+
+    from sise.dashboard.reruns import install
+
+    heard = []
+    monkeypatch.setattr(AppSession, "request_rerun", lambda self, state: heard.append(state and state.page_script_hash))
+    install()
+    install()
+    session = SimpleNamespace()
+
+    def ask(page: str, timer: bool = False) -> None:
+        AppSession.request_rerun(
+            session, ClientState(page_script_hash=page, is_auto_rerun=timer, fragment_id="f" if timer else "")
+        )
+
+    ask("")  # a browser that has just come knows no page yet
+    ask("signals", timer=True)
+    ask("symbol")
+    ask("signals", timer=True)  # dropped: the viewer is elsewhere
+    ask("symbol", timer=True)
+    AppSession.request_rerun(session, None)
+    assert heard == ["", "signals", "symbol", "symbol", None]
