@@ -216,6 +216,23 @@ def test_the_reference_price_finds_actions(spark, lake, settings, calendars):
     assert "unknown × 2.5 on 2024-03-06, unconfirmed" in causes["jump"]
 
 
+def test_what_was_announced_without_a_factor_gets_it_from_the_reference_price(spark, lake, settings, calendars):
+    told = [
+        action("R1", "2024-03-06", None, kind="rights", confirmed=True),
+        action("R2", "2024-03-06", None, kind="reduction", confirmed=False),  # its reference may be an auction
+        action("R3", "2024-03-06", 0.5, kind="bonus", confirmed=True),
+    ]
+    rows = [bar(f"R{n}", "2024-03-05", 1000, reference=1000.0) for n in (1, 2, 3)]
+    rows += [bar("R1", "2024-03-06", 810, reference=800.0), bar("R2", "2024-03-06", 2550, reference=2500.0)]
+    rows += [bar("R3", "2024-03-06", 510, reference=480.0)]
+    for _ in range(2):  # and a second run takes nothing back
+        collect(spark, lake, settings, calendars, rows, told)
+        found = {r["symbol"]: (r["kind"], r["factor"], r["confirmed"]) for r in lake.read("actions").collect()}
+        assert found == {
+            "R1": ("rights", 0.8, True), "R2": ("reduction", 2.5, False), "R3": ("bonus", 0.5, True)
+        }  # fmt: skip
+
+
 def report(lake):
     return quality_report(lake.read("prices"), lake.read("actions"), lake.read("symbols"), LIMITS).collect()
 
