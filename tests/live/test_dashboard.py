@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def stack(sample_lake, roomy) -> Iterator[Settings]:
-    """A Kafka and a Redis of this module's own (it stops Redis), its own conf, and the shared sample lake."""
+    """A Kafka and a Redis of this module's own (it stops Redis), its own conf, and a copy of the sample lake."""
     folder = Path(tempfile.mkdtemp(dir=roomy))
     folder.chmod(0o711)
     settings = settings_in(folder)
@@ -48,9 +48,8 @@ def stack(sample_lake, roomy) -> Iterator[Settings]:
     conf = folder / "conf"
     shutil.copytree(CONF, conf)
     shutil.copytree(sample_lake.local / "reports", settings.local / "reports")
-    yield dataclasses.replace(
-        settings, lake=sample_lake.lake, conf=conf, today=sample_lake.today, redis_prefix="view:", topic_prefix="view-"
-    )
+    shutil.copytree(sample_lake.lake, settings.lake)  # a backtest writes
+    yield dataclasses.replace(settings, conf=conf, today=sample_lake.today, redis_prefix="view:", topic_prefix="view-")
     stop(settings, ("kafka", "redis"))
 
 
