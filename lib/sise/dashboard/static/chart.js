@@ -3,6 +3,7 @@
 // data: {t: ["2025-01-02", …], o, h, l, c, v, lines: [{name, colour, dark, width, dash, values}], rsi, macd: {line, signal, hist},
 //        marks: [{t, kind, label}], levels: [{price, label}], log, locale, digits, colours, height, words}
 import { createChart, createSeriesMarkers, CandlestickSeries, LineSeries, HistogramSeries } from "./lightweight-charts.mjs";
+import { framed } from "./frame.js";
 
 const SHEET = `
 .sc { position: relative; font-family: var(--st-font); }
@@ -12,32 +13,8 @@ const SHEET = `
 .sc .pane { position: absolute; z-index: 3; left: 8px; font-size: 11px; opacity: .8; pointer-events: none; color: var(--st-text-color);
   font-variant-numeric: tabular-nums; }`;
 
-function luminance(colour) {
-  const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colour.trim() || "#fff";
-  const hex = probe.fillStyle;
-  if (!hex.startsWith("#")) return 1;
-  const n = parseInt(hex.slice(1), 16);
-  return (0.299 * (n >> 16) + 0.587 * ((n >> 8) & 255) + 0.114 * (n & 255)) / 255;
-}
-
 export default function ({ parentElement, data }) {
-  let at = parentElement.querySelector(".sc");
-  if (!at) {
-    const style = document.createElement("style");
-    style.textContent = SHEET;
-    at = document.createElement("div");
-    at.className = "sc";
-    parentElement.append(style, at);
-  }
-  const css = getComputedStyle(parentElement.host || parentElement);
-  const dark = luminance(css.getPropertyValue("--st-background-color")) < 0.5;
-  const text = JSON.stringify(data) + dark;
-  if (at.drawn === text) return;
-  if (at.chart) at.chart.remove();
-  at.drawn = text;
-  at.replaceChildren();
-  draw(at, data, css, dark);
+  framed(parentElement, "sc", SHEET, data, draw);
 }
 
 function draw(at, data, css, dark) {

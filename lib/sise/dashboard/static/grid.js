@@ -5,6 +5,7 @@
 //        locale, zone, words: {…}, colours: {up, down}, height, picked}
 // kinds: text name rule price pct points int compact number date time ago spark meter side
 
+import { luminance } from "./frame.js";
 import go from "./go.js";
 
 const SHEET = `
@@ -167,15 +168,6 @@ export default function ({ parentElement, data: given, setTriggerValue }) {
   at.style.maxHeight = data.height ? data.height + "px" : "none";
   const draw = () => paint(at, own, data, setTriggerValue, draw);
   draw();
-}
-
-function luminance(colour) {
-  const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colour.trim() || "#fff";
-  const hex = probe.fillStyle;
-  if (!hex.startsWith("#")) return 1;
-  const n = parseInt(hex.slice(1), 16);
-  return (0.299 * (n >> 16) + 0.587 * ((n >> 8) & 255) + 0.114 * (n & 255)) / 255;
 }
 
 function paint(at, own, data, send, draw) {

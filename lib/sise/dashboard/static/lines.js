@@ -1,36 +1,17 @@
 // Lines over days on one or more panes (TradingView Lightweight Charts): equity, breadth.
 // data: {panes: [{title, lines: [{name, colour, dark, values, area}], percent, digits}], t: [...], height, locale}
 import { createChart, LineSeries, BaselineSeries, HistogramSeries } from "./lightweight-charts.mjs";
+import { framed } from "./frame.js";
 
 const SHEET = `.sl { position: relative; font-family: var(--st-font); }
 .sl .legend { position: absolute; z-index: 3; left: 8px; font-size: 12px; pointer-events: none; color: var(--st-text-color); font-variant-numeric: tabular-nums; }
 .sl .legend span { margin-right: 10px; white-space: nowrap; }`;
 
-function luminance(colour) {
-  const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colour.trim() || "#fff";
-  const hex = probe.fillStyle;
-  if (!hex.startsWith("#")) return 1;
-  const n = parseInt(hex.slice(1), 16);
-  return (0.299 * (n >> 16) + 0.587 * ((n >> 8) & 255) + 0.114 * (n & 255)) / 255;
+export default function ({ parentElement, data }) {
+  framed(parentElement, "sl", SHEET, data, draw);
 }
 
-export default function ({ parentElement, data }) {
-  let at = parentElement.querySelector(".sl");
-  if (!at) {
-    const style = document.createElement("style");
-    style.textContent = SHEET;
-    at = document.createElement("div");
-    at.className = "sl";
-    parentElement.append(style, at);
-  }
-  const css = getComputedStyle(parentElement.host || parentElement);
-  const dark = luminance(css.getPropertyValue("--st-background-color")) < 0.5;
-  const text = JSON.stringify(data) + dark;
-  if (at.drawn === text) return;
-  if (at.chart) at.chart.remove();
-  at.drawn = text;
-  at.replaceChildren();
+function draw(at, data, css, dark) {
   const ink = css.getPropertyValue("--st-text-color").trim(), line = dark ? "rgba(255,255,255,.07)" : "rgba(0,0,0,.06)";
   const box = document.createElement("div");
   box.style.height = data.height + "px";
