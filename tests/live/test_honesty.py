@@ -148,6 +148,7 @@ def test_what_fires_is_what_a_plain_loop_finds(spark, registry, calendars, servi
             detection.query.processAllAvailable()
             load(lake, today)
             compute_indicators(spark, lake, registry, calendars)
+            detection.watch()  # as the job does each second: it goes on with the new state
     finally:
         detection.stop()
     found = {signal["id"]: signal for signal in read_all(settings, SIGNALS)}
