@@ -12,7 +12,8 @@ from sise.sources.settings import SourceSettings
 
 __all__ = ["HOLE_TRIES", "Held", "Span", "final_at", "last_session", "plan_days", "plan_symbols", "unanswered"]
 
-# A hole that the vendor could not fill so often stays one: a session on which the share did not exist or trade.
+# A session that the vendor was asked for so often in vain stays a hole: the share did not exist or trade. Once is not
+# enough: a "no data" may be a vendor's hiccup, and would cost a share its history.
 HOLE_TRIES = 3
 
 
@@ -94,8 +95,8 @@ def _wanted(
     again = [day for day in calendar.between(max(start, recheck), span.end)]
     if held is None:
         missing = [day for day in calendar.between(start, span.end) if day < recheck]
-        return _untried(missing, covered, 1) + again
-    before = _untried([day for day in calendar.between(start, held.first) if day < held.first], covered, 1)
+        return _untried(missing, covered, HOLE_TRIES) + again
+    before = _untried([day for day in calendar.between(start, held.first) if day < held.first], covered, HOLE_TRIES)
     inside = [day for day in held.holes if start <= day <= span.end]
     after = [day for day in calendar.between(held.last, span.end) if day > held.last]
     lacking = _untried([day for day in (*inside, *after) if day < recheck], covered, HOLE_TRIES)
