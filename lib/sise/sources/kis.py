@@ -10,7 +10,7 @@ from sise.calendars import Calendar
 from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.kis_actions import KINDS, actions_of
 from sise.sources.kis_rest import KisRest
-from sise.sources.outcome import Fate, NoData
+from sise.sources.outcome import Failed, Fate, NoData
 from sise.sources.plan import final_at
 from sise.sources.settings import SourceSettings
 
@@ -123,9 +123,12 @@ class KisVendor:
             rows += told.get("output1") or []
             if not more:
                 break
+        if more:
+            raise Failed(
+                f"KIS has more than {_PAGES} pages of {kind} from {ask.first} to {ask.last}: not all were read"
+            )
         actions = [a for row in rows for a in actions_of(kind, row, self.calendar) if a["ex_date"] >= ask.first]
-        reason = "there were more pages than are read" if more else ""
-        return Answer(Fate.OK, reason, actions=actions)
+        return Answer(Fate.OK, actions=actions)
 
 
 def quotes_of(rest: KisRest, symbols: Sequence[str]) -> list[Mapping[str, Any]]:
