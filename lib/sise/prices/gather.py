@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
@@ -27,7 +27,7 @@ from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import Span, last_session, plan_days, plan_symbols, unanswered
+from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
@@ -95,7 +95,7 @@ class _Gathering:
         self._merge()  # what a run that was killed had been told
         spans = self._spans()
         campaign = self.ledger.campaign(self._scope(spans))
-        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign))
+        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign, self._outdated))
         ended = None
         try:
             if asks:
@@ -109,6 +109,9 @@ class _Gathering:
             self.ledger.finish(campaign)
         self._summarize(len(asks), ended)
         return self.outcome
+
+    def _outdated(self, country: str, last: date, at: datetime) -> bool:
+        return outdated(self.settings, country, last, at, self.now)
 
     def _spans(self) -> dict[str, Span]:
         """What is wanted of each country; a session that is not over yet is not asked for, and said so."""
@@ -146,22 +149,42 @@ class _Gathering:
         with described(self.spark, name), small_plans(self.spark, self.size < _SMALL_TABLE):
             prices, covered = self.lake.read("prices"), self.ledger.covered(campaign)
             asks: list[Ask] = []
+            since: dict[str, date] = {}  # by country, the first session that the lake has
             if self.vendor.by == "market-day":
                 for country, span in spans.items():
                     held, provisional = held_days(prices, self.markets)
+                    if days := [min(counts) for counts in held.values() if counts]:
+                        since[country] = min(days)
                     calendar = self.calendars[country]
                     asks += plan_days(self.markets, held, provisional, calendar, span, self.settings, covered)
             else:
                 held_by = held_shares(prices, list(spans), self.calendars)
+                for key, known in held_by.items():
+                    country = key.partition(":")[0]
+                    since[country] = min(since.get(country, known.first), known.first)
                 shares = self._shares()
                 asks = plan_symbols(shares, held_by, self.calendars, spans, self.settings, covered, self.vendor.span)
-            extras = []
-            for country, span in spans.items():
-                here = [m for m in self.markets if MARKETS[m] == country]
-                days = [a.first for a in asks if a.country == country]
-                if days and not self.wanted.codes:
-                    extras += self.vendor.extras(here, min(days), span.end)
-        return [*extras, *asks]
+        return [*self._extras(spans, asks, since, covered), *asks]
+
+    def _extras(
+        self,
+        spans: Mapping[str, Span],
+        asks: Sequence[Ask],
+        since: Mapping[str, date],
+        covered: Mapping[str, Sequence[tuple[date, date]]],
+    ) -> list[Ask]:
+        """Indices and actions of the sessions whose bars are asked for, and of earlier ones that were never answered.
+        Actions are the share's own numbers, so a run for some shares asks for them, too."""
+        extras: list[Ask] = []
+        for country, span in spans.items():
+            here = [m for m in self.markets if MARKETS[m] == country]
+            if not (days := [a.first for a in asks if a.country == country]):
+                continue
+            oldest = span.end - timedelta(days=round(365.25 * self.settings.history_years))
+            first = min(min(days), span.start or max(since.get(country, span.end), oldest))
+            told = plan_extras(self.vendor.extras(here, first, span.end), min(days), self.calendars[country], covered)
+            extras += [ask for ask in told if not self.wanted.codes or ask.kind.startswith("actions")]
+        return extras
 
     def _shares(self) -> list[tuple[str, str, str]]:
         shares = active_shares(self.lake.read("symbols"), self.markets)

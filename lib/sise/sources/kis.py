@@ -11,7 +11,7 @@ from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.kis_actions import KINDS, actions_of
 from sise.sources.kis_rest import KisRest
 from sise.sources.outcome import Failed, Fate, NoData
-from sise.sources.plan import final_at
+from sise.sources.plan import final_at, in_parts
 from sise.sources.settings import SourceSettings
 
 __all__ = ["KisVendor", "quotes_of"]
@@ -56,7 +56,8 @@ class KisVendor:
         return answer
 
     def extras(self, markets: Sequence[str], first: date, last: date) -> list[Ask]:
-        return [Ask(f"actions {kind}", "KR", "KR", None, first, last) for kind in KINDS]
+        spans = in_parts(first, last, 3)  # of a longer span there may be more pages than are read
+        return [Ask(f"actions {kind}", "KR", "KR", None, *span) for kind in KINDS for span in spans]
 
     def close(self) -> None:
         self.rest.close()

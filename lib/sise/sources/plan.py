@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
 from sise.calendars import ZONES, Calendar
 from sise.sources.asks import Ask
 from sise.sources.settings import SourceSettings
 
-__all__ = ["HOLE_TRIES", "Held", "Span", "final_at", "last_session", "plan_days", "plan_symbols", "unanswered"]
+__all__ = [
+    "HOLE_TRIES",
+    "Held",
+    "Span",
+    "final_at",
+    "in_parts",
+    "last_session",
+    "outdated",
+    "plan_days",
+    "plan_extras",
+    "plan_symbols",
+    "unanswered",
+]
 
 # A session that the vendor was asked for so often in vain stays a hole: the share did not exist or trade. Once is not
 # enough: a "no data" may be a vendor's hiccup, and would cost a share its history.
@@ -53,6 +65,11 @@ def final_at(settings: SourceSettings, country: str, day: date) -> datetime:
     """From when on the bar of ``day`` is no longer provisional."""
     at = settings.krx_final if country == "KR" else time(0)
     return datetime.combine(day + timedelta(days=1), at, ZONES[country])
+
+
+def outdated(settings: SourceSettings, country: str, last: date, at: datetime, now: datetime) -> bool:
+    """Whether what was answered at a moment was provisional then and is final now: it is to be asked for again."""
+    return at < final_at(settings, country, last) <= now
 
 
 def plan_symbols(
@@ -144,6 +161,28 @@ def plan_days(
             if day >= recheck or day in open_days or (lacking and tried < HOLE_TRIES):
                 asks.append(ask)
     return sorted(asks, key=lambda ask: (ask.first, ask.market))
+
+
+def plan_extras(
+    extras: Sequence[Ask], since: date, calendar: Calendar, covered: Mapping[str, Sequence[tuple[date, date]]]
+) -> list[Ask]:
+    """What beside bars is to be asked: each question from the first session that no answer covers, those from ``since``
+    on again. So one that failed is asked again, whatever bars have come meanwhile."""
+    asks = []
+    for ask in extras:
+        spans = covered.get(ask.key, ())
+        days = calendar.between(ask.first, ask.last)
+        wanted = [day for day in days if day >= since or not any(first <= day <= last for first, last in spans)]
+        if wanted:
+            asks.append(replace(ask, first=wanted[0]))
+    return asks
+
+
+def in_parts(first: date, last: date, months: int) -> list[tuple[date, date]]:
+    """A span cut where every so many months of the year begin: the same cuts whatever the span."""
+    cuts = [date(year, month, 1) for year in range(first.year, last.year + 1) for month in range(1, 13, months)]
+    starts = [first, *[cut for cut in cuts if first < cut <= last]]
+    return [*zip(starts, [cut - timedelta(days=1) for cut in starts[1:]] + [last], strict=True)]
 
 
 def unanswered(asks: Sequence[Ask], answered: Mapping[str, Sequence[tuple[date, date]]]) -> list[Ask]:
