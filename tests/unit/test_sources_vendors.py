@@ -10,6 +10,7 @@ import pytest
 from sise.errors import ConfigError
 from sise.sources.asks import Ask
 from sise.sources.kis import KisVendor
+from sise.sources.kis_actions import KINDS, announces
 from sise.sources.krx import KrxVendor
 from sise.sources.naver import NaverVendor
 from sise.sources.outcome import Blocked, Failed, Fate, NoData, Refused
@@ -437,3 +438,12 @@ def test_kis_announcements(opened):
     assert actions["000040rights"]["factor"] is None and actions["000050spin-off"]["factor"] is None
     assert (actions["005930dividend"]["ex_date"], actions["005930dividend"]["amount"]) == (date(2025, 3, 28), 365)
     assert len(actions) == 6 and all(a["confirmed"] for a in actions.values())
+    told = {kind: [k for k, a in actions.items() if announces(kind, a)] for kind in KINDS}
+    assert told == {
+        "rev-split": ["005930split", "000020reduction"],
+        "bonus-issue": ["0126Z0bonus"],
+        "paidin-capin": ["000040rights"],
+        "cap-dcrs": [],
+        "merger-split": ["000050spin-off"],
+        "dividend": ["005930dividend"],
+    }

@@ -14,8 +14,10 @@ from pyspark.sql import functions as F
 
 from sise.lake import Lake
 from sise.prices.overlap import Verdict, judge_answer
+from sise.prices.withdrawn import withdrawn
 from sise.sources.asks import BAR_SCHEMA
-from sise.sources.base import ACTIONS, BARS, INDICES, Request
+from sise.sources.base import ACTIONS, BARS, INDICES, Request, shape_of
+from sise.sources.kis_actions import SAID_BY
 from sise.sources.ledger import Kept
 
 __all__ = ["Chunk", "chunk_of"]
@@ -55,10 +57,26 @@ def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool) -> Ch
     actions = _last({(a["country"], a["symbol"], a["ex_date"], a["kind"]): a for k in kept for a in k.actions})
     indices = _last({(i["index"], i["date"]): i for k in kept for i in k.indices})
     chunk = Chunk(source, table, actions, indices)
+    gone = _withdrawn(lake, chunk, kept)
     _keep_factors(lake, chunk)
+    chunk.action_rows += gone
     if rebased and table.num_rows:
         _judge(lake, chunk, kept)
     return chunk
+
+
+def _withdrawn(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    """What the source had announced and no longer does, unconfirmed."""
+    asks = [k.ask for k in kept if k.ask.kind.startswith("actions ")]
+    if not asks:
+        return []
+    known = lake.read("actions").where((F.col("source") == chunk.name) & F.col("confirmed"))
+    rows = known.where(F.col("evidence").startswith(SAID_BY)).select(*shape_of(ACTIONS).names).collect()
+    found = withdrawn([row.asDict() for row in rows], chunk.action_rows, asks)
+    for action in found:
+        key = f"{action['country']}:{action['symbol']}"
+        chunk.noted[key] = f"{action['kind']} of {action['ex_date']} no longer announced: not believed"
+    return found
 
 
 def _keep_factors(lake: Lake, chunk: Chunk) -> None:
