@@ -18,12 +18,13 @@ from sise.sources.outcome import Blocked, Failed, Fate, NoData, Spent
 from sise.sources.plan import (
     Held,
     Span,
+    extras_from,
     final_at,
     in_parts,
+    lacking_extras,
     last_session,
     outdated,
     plan_days,
-    plan_extras,
     plan_symbols,
     unanswered,
 )
@@ -113,14 +114,22 @@ def test_indices_and_actions_that_were_never_answered_are_asked_for_again(calend
     index = Ask("indices", "KR", "KOSPI", None, date(2025, 1, 2), LAST)
 
     def plan(*covered):
-        return [(ask.first, ask.last) for ask in plan_extras([index], week, calendar, {index.key: covered})]
+        return [
+            (ask.first, ask.last)
+            for ask in lacking_extras([index], calendar, Span(None, LAST, LAST), SETTINGS, {index.key: covered})
+        ]
 
     assert plan() == [(index.first, LAST)]
     assert plan((index.first, LAST)) == [(week, LAST)]
     assert plan((index.first, date(2025, 2, 28))) == [(date(2025, 3, 4), LAST)]  # March was not answered
     assert plan((date(2025, 2, 3), LAST)) == [(index.first, LAST)]
     old = Ask("actions rev-split", "KR", "KR", None, date(2025, 1, 2), date(2025, 1, 31))
-    assert plan_extras([old], week, calendar, {old.key: [(old.first, old.last)]}) == []
+    assert lacking_extras([old], calendar, Span(None, LAST, LAST), SETTINGS, {old.key: [(old.first, old.last)]}) == []
+    new, begun = Span(None, LAST, LAST), Span(date(2023, 1, 2), LAST, LAST)
+    assert extras_from([week], date(2024, 5, 7), new, SETTINGS) == date(2024, 5, 7)  # as far back as the lake has bars
+    assert extras_from([week], date(2010, 1, 4), new, SETTINGS) == LAST - timedelta(days=1461)
+    assert extras_from([week], None, new, SETTINGS) == week
+    assert extras_from([week], date(2010, 1, 4), begun, SETTINGS) == begun.start
     assert in_parts(date(2024, 11, 5), LAST, 3) == [
         (date(2024, 11, 5), date(2024, 12, 31)),
         (date(2025, 1, 1), LAST),
@@ -132,7 +141,7 @@ def test_what_was_answered_while_provisional_is_asked_for_again(tmp_path):
     final = final_at(SETTINGS, "KR", LAST)
     before, after = final - timedelta(minutes=1), final + timedelta(minutes=1)
     for at, now, old in ((before, before, False), (before, after, True), (after, after, False), (before, final, True)):
-        assert outdated(SETTINGS, "KR", LAST, at, now) is old
+        assert outdated(SETTINGS, now, "KR", LAST, at) is old
     ledger = Ledger(tmp_path, "naver", "lake")
     campaign = ledger.campaign("all")
     ledger.put(campaign, ask_for("NA"), answer_of("NA"))

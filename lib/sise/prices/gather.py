@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
+from functools import partial
 
 from pyspark.sql import SparkSession
 
@@ -27,7 +28,15 @@ from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered
+from sise.sources.plan import (
+    Span,
+    last_session,
+    outdated,
+    plan_days,
+    plan_extras,
+    plan_symbols,
+    unanswered,
+)
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
@@ -95,7 +104,8 @@ class _Gathering:
         self._merge()  # what a run that was killed had been told
         spans = self._spans()
         campaign = self.ledger.campaign(self._scope(spans))
-        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign, self._outdated))
+        old = partial(outdated, self.settings, self.now)
+        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign, old))
         ended = None
         try:
             if asks:
@@ -109,9 +119,6 @@ class _Gathering:
             self.ledger.finish(campaign)
         self._summarize(len(asks), ended)
         return self.outcome
-
-    def _outdated(self, country: str, last: date, at: datetime) -> bool:
-        return outdated(self.settings, country, last, at, self.now)
 
     def _spans(self) -> dict[str, Span]:
         """What is wanted of each country; a session that is not over yet is not asked for, and said so."""
@@ -153,38 +160,19 @@ class _Gathering:
             if self.vendor.by == "market-day":
                 for country, span in spans.items():
                     held, provisional = held_days(prices, self.markets)
-                    if days := [min(counts) for counts in held.values() if counts]:
-                        since[country] = min(days)
+                    since |= {country: min(min(counts) for counts in held.values())} if held else {}
                     calendar = self.calendars[country]
                     asks += plan_days(self.markets, held, provisional, calendar, span, self.settings, covered)
             else:
                 held_by = held_shares(prices, list(spans), self.calendars)
-                for key, known in held_by.items():
-                    country = key.partition(":")[0]
-                    since[country] = min(since.get(country, known.first), known.first)
+                for country in spans:
+                    firsts = [known.first for key, known in held_by.items() if key.startswith(f"{country}:")]
+                    since |= {country: min(firsts)} if firsts else {}
                 shares = self._shares()
                 asks = plan_symbols(shares, held_by, self.calendars, spans, self.settings, covered, self.vendor.span)
-        return [*self._extras(spans, asks, since, covered), *asks]
-
-    def _extras(
-        self,
-        spans: Mapping[str, Span],
-        asks: Sequence[Ask],
-        since: Mapping[str, date],
-        covered: Mapping[str, Sequence[tuple[date, date]]],
-    ) -> list[Ask]:
-        """Indices and actions of the sessions whose bars are asked for, and of earlier ones that were never answered.
-        Actions are the share's own numbers, so a run for some shares asks for them, too."""
-        extras: list[Ask] = []
-        for country, span in spans.items():
-            here = [m for m in self.markets if MARKETS[m] == country]
-            if not (days := [a.first for a in asks if a.country == country]):
-                continue
-            oldest = span.end - timedelta(days=round(365.25 * self.settings.history_years))
-            first = min(min(days), span.start or max(since.get(country, span.end), oldest))
-            told = plan_extras(self.vendor.extras(here, first, span.end), min(days), self.calendars[country], covered)
-            extras += [ask for ask in told if not self.wanted.codes or ask.kind.startswith("actions")]
-        return extras
+            extras = plan_extras(self.vendor, self.markets, asks, since, self.calendars, spans, self.settings, covered)
+        # actions are the share's own numbers, so a run for some shares asks for them, too
+        return [*(a for a in extras if not self.wanted.codes or a.kind.startswith("actions")), *asks]
 
     def _shares(self) -> list[tuple[str, str, str]]:
         shares = active_shares(self.lake.read("symbols"), self.markets)

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
-from sise.calendars import ZONES, Calendar
-from sise.sources.asks import Ask
+from sise.calendars import MARKETS, ZONES, Calendar
+from sise.sources.asks import Ask, Vendor
 from sise.sources.settings import SourceSettings
 
 __all__ = [
     "HOLE_TRIES",
     "Held",
     "Span",
+    "extras_from",
     "final_at",
     "in_parts",
+    "lacking_extras",
     "last_session",
     "outdated",
     "plan_days",
@@ -67,7 +69,7 @@ def final_at(settings: SourceSettings, country: str, day: date) -> datetime:
     return datetime.combine(day + timedelta(days=1), at, ZONES[country])
 
 
-def outdated(settings: SourceSettings, country: str, last: date, at: datetime, now: datetime) -> bool:
+def outdated(settings: SourceSettings, now: datetime, country: str, last: date, at: datetime) -> bool:
     """Whether what was answered at a moment was provisional then and is final now: it is to be asked for again."""
     return at < final_at(settings, country, last) <= now
 
@@ -164,15 +166,49 @@ def plan_days(
 
 
 def plan_extras(
-    extras: Sequence[Ask], since: date, calendar: Calendar, covered: Mapping[str, Sequence[tuple[date, date]]]
+    vendor: Vendor,
+    markets: Sequence[str],
+    asks: Sequence[Ask],
+    since: Mapping[str, date],
+    calendars: Mapping[str, Calendar],
+    spans: Mapping[str, Span],
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
 ) -> list[Ask]:
-    """What beside bars is to be asked: each question from the first session that no answer covers, those from ``since``
-    on again. So one that failed is asked again, whatever bars have come meanwhile."""
+    """Indices and actions of the sessions whose bars are asked for (``asks``), and of earlier ones that were never
+    answered. ``since``: by country, the first session that the lake has."""
+    extras: list[Ask] = []
+    for country, span in spans.items():
+        here = [market for market in markets if MARKETS[market] == country]
+        if days := [ask.first for ask in asks if ask.country == country]:
+            first = extras_from(days, since.get(country), span, settings)
+            told = vendor.extras(here, first, span.end)
+            extras += lacking_extras(told, calendars[country], span, settings, covered)
+    return extras
+
+
+def extras_from(days: Sequence[date], oldest: date | None, span: Span, settings: SourceSettings) -> date:
+    """From when on a run wants what there is beside bars: ``days`` are the first ones of its questions about bars,
+    ``oldest`` is the first session that the lake has."""
+    reach = span.end - timedelta(days=round(365.25 * settings.history_years))
+    return min([*days, span.start or max(oldest or span.end, reach)])
+
+
+def lacking_extras(
+    extras: Sequence[Ask],
+    calendar: Calendar,
+    span: Span,
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
+) -> list[Ask]:
+    """What beside bars is to be asked: each question from the first session that no answer covers, the last few again.
+    So one that failed is asked again, whatever bars have come meanwhile."""
+    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
     asks = []
     for ask in extras:
         spans = covered.get(ask.key, ())
         days = calendar.between(ask.first, ask.last)
-        wanted = [day for day in days if day >= since or not any(first <= day <= last for first, last in spans)]
+        wanted = [day for day in days if day >= recheck or not any(first <= day <= last for first, last in spans)]
         if wanted:
             asks.append(replace(ask, first=wanted[0]))
     return asks
