@@ -203,6 +203,44 @@ def test_one_source_a_market_and_failover(vendors):
     assert all(t["price"] != 1.0 for t in run.ticks)
 
 
+def test_a_share_that_the_chosen_source_does_not_deliver_comes_from_the_other(vendors):
+    _, kis, yahoo, start = vendors
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ"), Share("US", "MSFT", "NASDAQ")])
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    kis.send(kis_frame(us_trade("AAPL", US, 200.0, 1, 100), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks)
+    yahoo.send(pricing("MSFT", 400.0, US, 50, market_hours=1, last_size=1))
+    run.until(lambda: len(run.ticks) == 2)
+    yahoo.send(pricing("AAPL", 201.0, US + timedelta(seconds=1), 110, market_hours=1, last_size=1))
+    run.until(lambda: run.feed.counts["standby"])
+    assert [(t["symbol"], t["source"]) for t in run.ticks] == [("AAPL", "kis"), ("MSFT", "yahoo")]
+    assert run.feed.status()["countries"]["US"]["source"] == "kis" and run.feed.counts["failovers"] == 0
+
+
+def test_a_source_that_repeats_itself_is_silent(vendors):
+    _, kis, yahoo, start = vendors
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=1.0)
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    frozen = kis_frame(us_trade("AAPL", US, 200.0, 1, 100), kind="HDFSCNT0")
+    kis.send(frozen)
+    run.until(lambda: run.ticks)
+    sent = []
+
+    def yahoo_goes_on():
+        sent.append(len(sent) + 1)
+        kis.send(frozen)
+        yahoo.send(
+            pricing("AAPL", 202.25, US + timedelta(seconds=len(sent)), 100 + len(sent), market_hours=1, last_size=1)
+        )
+        return run.ticks[-1]["source"] == "yahoo"
+
+    run.until(yahoo_goes_on)
+    assert run.feed.counts["standby"] and run.feed.counts["failovers"] == 1
+    assert run.feed.status()["countries"]["US"]["source"] == "yahoo"
+
+
 def test_yahoo_is_polled_while_its_stream_is_down(vendors, monkeypatch):
     _, _, yahoo, start = vendors
     yahoo.mute = True

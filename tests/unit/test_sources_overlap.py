@@ -72,6 +72,16 @@ def test_a_history_rewritten_without_a_word():
     assert part.whole and "no split explains it" in part.refuse_all
 
 
+def test_a_rewritten_history_whose_first_sessions_the_vendor_no_longer_has():
+    answered = bars([c / 4 for c in flat(100)], DAYS[19])[1:]
+    verdict = judge_answer(STORED, answered, [], [], asked_from=DAYS[0])
+    assert not verdict.whole and verdict.refuse_all == "" and verdict.rewritten == pytest.approx(0.25)
+    assert verdict.seam == DAYS[1] and "before 2025-03-04 are of the old history" in verdict.notes[-1]
+    again = judge_answer(STORED, answered, [], [], asked_from=DAYS[1])
+    assert again.whole and again.seam is None
+    assert judge_answer(STORED, bars([c / 4 for c in flat(100)], DAYS[19]), [], [], asked_from=DAYS[0]).seam is None
+
+
 def test_a_split_applied_to_half_of_the_history():
     closes = [*[c / 4 for c in flat(100, 7)], *flat(100, 13)]
     assert "contradicts" in judge_answer(STORED, bars(closes, DAYS[19]), [], []).refuse_all

@@ -15,7 +15,19 @@ from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.crew import Crew, Progress
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Failed, Fate, NoData, Spent
-from sise.sources.plan import Held, Span, final_at, last_session, plan_days, plan_symbols, unanswered
+from sise.sources.plan import (
+    Held,
+    Span,
+    extras_from,
+    final_at,
+    in_parts,
+    lacking_extras,
+    last_session,
+    outdated,
+    plan_days,
+    plan_symbols,
+    unanswered,
+)
 from sise.sources.settings import SourceSettings
 
 LAST = date(2025, 3, 31)
@@ -62,9 +74,11 @@ def test_what_a_share_lacks(us):
     assert plan(Held(first, LAST, (hole,)), covered=tried * 2) == [(hole, LAST)]
     assert plan(Held(first, LAST, (hole,)), covered=tried * 3) == [(recheck, LAST)]  # it stays a hole
     assert plan(whole, start=date(2023, 1, 3)) == [(date(2023, 1, 3), LAST)]
-    assert plan(whole, start=date(2023, 1, 3), covered=[(date(2023, 1, 3), LAST)]) == [
-        (recheck, LAST)
-    ]  # not listed then
+    before = [(date(2023, 1, 3), LAST)]
+    assert plan(whole, start=date(2023, 1, 3), covered=before * 2) == before  # a vendor's "no data" may be a hiccup
+    assert plan(whole, start=date(2023, 1, 3), covered=before * 3) == [(recheck, LAST)]  # not listed then
+    assert plan(None, start=date(2023, 1, 3), covered=before) == before  # one "no data" does not cost its history
+    assert plan(None, start=date(2023, 1, 3), covered=before * 3) == [(recheck, LAST)]
     apart = plan(Held(first, LAST, (hole,)), apart=100)
     assert apart == [(hole, hole), (recheck, LAST)]
     chunks = plan(None, start=date(2024, 1, 2), apart=100)
@@ -92,6 +106,54 @@ def test_what_a_market_lacks(calendars):
     assert plan(thin, covered=[(days[3], days[3])] * 3) == [days[5], *days[-5:]]
     assert plan(counts, provisional=[days[1]]) == [days[1], *days[-5:]]
     assert plan(counts, start=date(2025, 2, 26))[:3] == [date(2025, 2, 26), date(2025, 2, 27), date(2025, 2, 28)]
+
+
+def test_indices_and_actions_that_were_never_answered_are_asked_for_again(calendars):
+    calendar = calendars["KR"]
+    week = calendar.back(LAST, 4)
+    index = Ask("indices", "KR", "KOSPI", None, date(2025, 1, 2), LAST)
+
+    def plan(*covered):
+        return [
+            (ask.first, ask.last)
+            for ask in lacking_extras([index], calendar, Span(None, LAST, LAST), SETTINGS, {index.key: covered})
+        ]
+
+    assert plan() == [(index.first, LAST)]
+    assert plan((index.first, LAST)) == [(week, LAST)]
+    assert plan((index.first, date(2025, 2, 28))) == [(date(2025, 3, 4), LAST)]  # March was not answered
+    assert plan((date(2025, 2, 3), LAST)) == [(index.first, LAST)]
+    old = Ask("actions rev-split", "KR", "KR", None, date(2025, 1, 2), date(2025, 1, 31))
+    assert lacking_extras([old], calendar, Span(None, LAST, LAST), SETTINGS, {old.key: [(old.first, old.last)]}) == []
+    new, begun = Span(None, LAST, LAST), Span(date(2023, 1, 2), LAST, LAST)
+    assert extras_from([week], date(2024, 5, 7), new, SETTINGS) == date(2024, 5, 7)  # as far back as the lake has bars
+    assert extras_from([week], date(2010, 1, 4), new, SETTINGS) == LAST - timedelta(days=1461)
+    assert extras_from([week], None, new, SETTINGS) == week
+    assert extras_from([week], date(2010, 1, 4), begun, SETTINGS) == begun.start
+    assert in_parts(date(2024, 11, 5), LAST, 3) == [
+        (date(2024, 11, 5), date(2024, 12, 31)),
+        (date(2025, 1, 1), LAST),
+    ]
+    assert in_parts(LAST, LAST, 3) == [(LAST, LAST)]
+
+
+def test_what_was_answered_while_provisional_is_asked_for_again(tmp_path):
+    final = final_at(SETTINGS, "KR", LAST)
+    before, after = final - timedelta(minutes=1), final + timedelta(minutes=1)
+    for at, now, old in ((before, before, False), (before, after, True), (after, after, False), (before, final, True)):
+        assert outdated(SETTINGS, now, "KR", LAST, at) is old
+    ledger = Ledger(tmp_path, "naver", "lake")
+    campaign = ledger.campaign("all")
+    ledger.put(campaign, ask_for("NA"), answer_of("NA"))
+    seen = []
+
+    def outdated_then(country, last, at):
+        seen.append((country, last, datetime.now(UTC) - at < timedelta(minutes=1)))
+        return True
+
+    assert "US:NA" in ledger.answered(campaign) and ledger.answered(campaign, outdated_then) == {}
+    assert seen == [("US", LAST, True)]
+    ledger.close()
 
 
 def ask_for(symbol, first=LAST):

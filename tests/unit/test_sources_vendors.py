@@ -10,6 +10,7 @@ import pytest
 from sise.errors import ConfigError
 from sise.sources.asks import Ask
 from sise.sources.kis import KisVendor
+from sise.sources.kis_actions import KINDS, announces
 from sise.sources.krx import KrxVendor
 from sise.sources.naver import NaverVendor
 from sise.sources.outcome import Blocked, Failed, Fate, NoData, Refused
@@ -107,15 +108,32 @@ def test_krx_failures_are_told_apart(opened, reply, error, said, requests):
             assert len(server.asked) == requests
 
 
-def test_krx_empty_and_closed_are_no_failures(opened):
+def test_krx_a_closed_day_is_an_answer_and_an_empty_table_is_none(opened):
     with krx_server() as server:
         vendor = opened(KrxVendor, server)
         assert vendor.ask(Ask("bars", "KR", "KOSPI", None, date(2025, 3, 30), date(2025, 3, 30))).fate == Fate.CLOSED
         zeros = [quote("005930", 0, volume=0, value=0)]
         server.quotes["STK", DAY] = zeros
         assert vendor.ask(MARKET).fate == Fate.CLOSED
+        one = Ask("indices", "KR", "KOSPI", None, DAY, DAY)
+        assert vendor.ask(one).fate == Fate.NO_DATA  # the only session asked for may be one that was closed
         server.quotes["STK", DAY] = []
-        assert vendor.ask(MARKET).fate == Fate.NO_DATA
+        week = Ask("indices", "KR", "KOSPI", None, date(2025, 3, 24), DAY)
+        for ask in (MARKET, week, MARKET, MARKET):
+            with pytest.raises(Failed, match=r"KOSPI .* is empty"):
+                vendor.ask(ask)
+        server.quotes["STK", DAY] = zeros
+        vendor.ask(MARKET)  # a table that is none begins the count anew
+        server.quotes["STK", DAY] = []
+        for _ in range(4):
+            with pytest.raises(Failed, match="is empty"):
+                vendor.ask(MARKET)
+        with pytest.raises(Blocked, match="5 tables in a row were empty"):
+            vendor.ask(MARKET)
+        sent = len(server.asked)
+        with pytest.raises(Blocked):
+            vendor.ask(MARKET)
+        assert len(server.asked) == sent
 
 
 def test_krx_logins(opened, monkeypatch):
@@ -159,12 +177,41 @@ def test_naver_by_share(opened, calendars):
         ask = Ask("bars", "KR", "KOSDAQ", "0126Z0", date(2025, 3, 10), DAY)
         table = vendor.ask(ask).bars.to_pylist()
         assert [row["date"] for row in table] == [d for d in days if d >= date(2025, 3, 10)]
-        assert {row["basis"] for row in table} == {DAY} and table[-1]["close"] == 105 + len(days) - 1
+        assert {row["basis"] for row in table} == {date(2025, 4, 1)} and table[-1]["close"] == 105 + len(days) - 1
         with pytest.raises(NoData):
             vendor.ask(Ask("bars", "KR", "KOSDAQ", "999999", DAY, DAY))
         server.fault = first(9, Reply("<html>no chart"))
         with pytest.raises(Failed, match="XML"):
             vendor.ask(ask)
+
+
+def test_naver_prices_are_as_of_the_newest_session_that_has_opened(opened, calendars):
+    days = calendars["KR"].between(date(2025, 3, 3), date(2025, 4, 1))
+    old = Ask("bars", "KR", "KOSDAQ", "0126Z0", date(2025, 3, 10), date(2025, 3, 12))
+    with KrxServer() as server:
+        server.charts["0126Z0"] = [(day, 100, 110, 90, 105, 10) for day in days]
+        vendor = opened(NaverVendor, server)
+        for moment, basis in (
+            (datetime(2025, 3, 31, 23, 59, tzinfo=UTC), DAY),  # 08:59 in Seoul
+            (datetime(2025, 4, 1, 0, 0, tzinfo=UTC), date(2025, 4, 1)),
+            (datetime(2025, 4, 5, 3, tzinfo=UTC), date(2025, 4, 4)),  # a Saturday
+        ):
+            vendor.now = lambda moment=moment: moment
+            assert {row["basis"] for row in vendor.ask(old).bars.to_pylist()} == {basis}
+
+
+def test_naver_has_nothing_to_do_with_krx_s_login(opened, calendars):
+    days = calendars["KR"].between(date(2025, 3, 3), DAY)
+    with KrxServer(quotes={("STK", DAY): [quote("005930", 57_800)]}) as server:
+        server.charts["005930"] = [(day, 100, 110, 90, 105, 10) for day in days]
+        krx = opened(KrxVendor, server)  # a session that another source of this process has left open
+        krx.ask(MARKET)
+        server.asked.clear()
+        naver = opened(NaverVendor, server)
+        assert naver.ask(Ask("bars", "KR", "KOSPI", "005930", DAY, DAY)).fate == Fate.OK
+        (asked,) = server.asked  # no login, though KRX_ID and KRX_PW are set
+        assert asked.path.endswith("sise.nhn") and "Cookie" not in asked.headers
+        assert server.logins == 1
 
 
 def rows(days, **changed):
@@ -207,6 +254,28 @@ def test_yahoo_oddities(opened, calendars):
         assert days[-3] not in got and len(got) == len(days) - 1  # a row without a price is none, and stays missing
         assert "twice" in got[DAY]["problem"] and sum(row["problem"] is not None for row in got.values()) == 1
         assert list(got) == sorted(got)
+
+
+def test_yahoo_a_volume_that_is_missing_is_not_none_traded(opened, calendars):
+    days = calendars["US"].between(US.first, DAY)
+    gone, quiet = days[4], days[6]
+    given = rows(
+        days, **{str(gone): (gone, 14.0, 15.0, 13.0, 14.5, None), str(quiet): (quiet, 16.0, 17.0, 15.0, 16.5, 0)}
+    )
+    with YahooServer({"NA": Share(given), "^IXIC": Share(given)}) as server:
+        vendor = opened(YahooVendor, server)
+        answer = vendor.ask(US)
+        got = {row["date"]: row for row in answer.bars.to_pylist()}
+        assert set(days) - set(got) == {gone} and "1 rows without a volume" in answer.reason
+        assert got[quiet]["volume"] == 0
+        index = {
+            row["date"]: row["volume"]
+            for row in vendor.ask(Ask("indices", "US", "NASDAQ", None, US.first, DAY)).indices
+        }
+        assert len(index) == len(days) and index[gone] is None and index[quiet] == 0
+        server.shares["NA"] = Share([(d, 1.0, 1.0, 1.0, 1.0, None) for d in days])
+        with pytest.raises(NoData, match="rows without a volume"):
+            vendor.ask(US)
 
 
 def test_yahoo_basis_and_live_rows(opened, calendars):
@@ -282,6 +351,61 @@ def test_kis_wrong_keys_end_the_run(opened, monkeypatch):
     assert "app-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("", "an empty body"), ('{"rt_cd": "0", "output1": [{"sht', "breaks off"), ("[]", "another form")],
+)
+def test_kis_answers_that_did_not_come_whole_are_none(opened, body, said):
+    ask = Ask("actions rev-split", "KR", "KR", None, DAY, DAY)
+    with KisServer() as server:
+        vendor = opened(KisVendor, server)
+        server.fault = first(99, Reply(body), "rev-split")
+        with pytest.raises(Failed, match=said):
+            vendor.ask(ask)
+        if said != "another form":
+            server.fault = first(1, Reply(body), "rev-split")  # once: it is asked for again
+            answer = vendor.ask(ask)
+            assert (answer.fate, answer.requests) == (Fate.OK, 2)
+
+
+def test_kis_pages_that_do_not_end_are_no_whole_answer(opened):
+    with KisServer() as server:
+        vendor = opened(KisVendor, server)
+        server.fault = first(999, Reply('{"rt_cd": "0", "output1": []}', headers={"tr_cont": "M"}), "rev-split")
+        with pytest.raises(Failed, match="more than 50 pages of rev-split"):
+            vendor.ask(Ask("actions rev-split", "KR", "KR", None, DAY, DAY))
+
+
+def test_kis_a_token_asked_for_too_soon_is_waited_for(opened):
+    with KisServer() as server:
+        vendor = opened(KisVendor, server)
+        waits = []
+        vendor.rest.edge.limiter.sleep = waits.append
+        next((vendor.settings.state).glob("kis-token-*.json")).unlink()
+        soon = Reply(
+            '{"error_code": "EGW00133", "error_description": "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)"}', 403
+        )
+        server.fault = first(1, soon, "tokenP")
+        vendor.open()
+        assert max(waits) == 61 and len(server.tokens) == 2
+
+
+def test_kis_a_token_that_another_thread_has_renewed_is_not_renewed_again(opened):
+    with KisServer() as server:
+        vendor = opened(KisVendor, server)
+        rest = vendor.rest
+        server.tokens.append("token-1")  # KIS has taken token-0 back
+
+        def meanwhile(asked):
+            """While the refusal is under way another thread takes the new token."""
+            if "rev-split" in asked.path and asked.headers["authorization"] == "Bearer token-0":
+                rest._token = rest._shared_token(not_this="token-0")
+
+        server.fault = meanwhile
+        assert vendor.ask(Ask("actions rev-split", "KR", "KR", None, DAY, DAY)).fate == Fate.OK
+        assert len(server.tokens) == 3
+
+
 def test_kis_announcements(opened):
     with KisServer() as server:
         vendor = opened(KisVendor, server)
@@ -314,3 +438,12 @@ def test_kis_announcements(opened):
     assert actions["000040rights"]["factor"] is None and actions["000050spin-off"]["factor"] is None
     assert (actions["005930dividend"]["ex_date"], actions["005930dividend"]["amount"]) == (date(2025, 3, 28), 365)
     assert len(actions) == 6 and all(a["confirmed"] for a in actions.values())
+    told = {kind: [k for k, a in actions.items() if announces(kind, a)] for kind in KINDS}
+    assert told == {
+        "rev-split": ["005930split", "000020reduction"],
+        "bonus-issue": ["0126Z0bonus"],
+        "paidin-capin": ["000040rights"],
+        "cap-dcrs": [],
+        "merger-split": ["000050spin-off"],
+        "dividend": ["005930dividend"],
+    }

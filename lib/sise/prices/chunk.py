@@ -14,8 +14,10 @@ from pyspark.sql import functions as F
 
 from sise.lake import Lake
 from sise.prices.overlap import Verdict, judge_answer
+from sise.prices.withdrawn import withdrawn
 from sise.sources.asks import BAR_SCHEMA
-from sise.sources.base import ACTIONS, BARS, INDICES, Request
+from sise.sources.base import ACTIONS, BARS, INDICES, Request, shape_of
+from sise.sources.kis_actions import SAID_BY
 from sise.sources.ledger import Kept
 
 __all__ = ["Chunk", "chunk_of"]
@@ -55,10 +57,26 @@ def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool) -> Ch
     actions = _last({(a["country"], a["symbol"], a["ex_date"], a["kind"]): a for k in kept for a in k.actions})
     indices = _last({(i["index"], i["date"]): i for k in kept for i in k.indices})
     chunk = Chunk(source, table, actions, indices)
+    gone = _withdrawn(lake, chunk, kept)
     _keep_factors(lake, chunk)
+    chunk.action_rows += gone
     if rebased and table.num_rows:
-        _judge(lake, chunk)
+        _judge(lake, chunk, kept)
     return chunk
+
+
+def _withdrawn(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    """What the source had announced and no longer does, unconfirmed."""
+    asks = [k.ask for k in kept if k.ask.kind.startswith("actions ")]
+    if not asks:
+        return []
+    known = lake.read("actions").where((F.col("source") == chunk.name) & F.col("confirmed"))
+    rows = known.where(F.col("evidence").startswith(SAID_BY)).select(*shape_of(ACTIONS).names).collect()
+    found = withdrawn([row.asDict() for row in rows], chunk.action_rows, asks)
+    for action in found:
+        key = f"{action['country']}:{action['symbol']}"
+        chunk.noted[key] = f"{action['kind']} of {action['ex_date']} no longer announced: not believed"
+    return found
 
 
 def _keep_factors(lake: Lake, chunk: Chunk) -> None:
@@ -100,7 +118,7 @@ def _latest(kept: Sequence[Kept]) -> pa.Table:
     return table.drop_columns(["_answer"])
 
 
-def _judge(lake: Lake, chunk: Chunk) -> None:
+def _judge(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> None:
     low, high = pc.min(chunk.table["date"]).as_py(), pc.max(chunk.table["date"]).as_py()
     shares = chunk.table.select(["country", "symbol"]).group_by(["country", "symbol"]).aggregate([])
     wanted = F.broadcast(lake.spark.createDataFrame(shares, "country string, symbol string"))
@@ -113,6 +131,9 @@ def _judge(lake: Lake, chunk: Chunk) -> None:
     stored = _by_share(prices.where(F.col("date").between(low, high)).select(*columns).toArrow())
     known = _by_share(lake.read("actions").join(wanted, on=on, how="left_semi").toArrow())
     given = _grouped(chunk.action_rows)
+    asked_from: dict[tuple[str, str | None], date] = {}
+    for ask in (k.ask for k in kept if k.ask.kind == "bars"):
+        asked_from[ask.country, ask.symbol] = min(ask.first, asked_from.get((ask.country, ask.symbol), ask.first))
     verdicts: dict[tuple[str, str], Verdict] = {}
     for share, bars in _by_share(chunk.table.select(columns)).items():
         old = stored.get(share, [])
@@ -120,9 +141,9 @@ def _judge(lake: Lake, chunk: Chunk) -> None:
             bar["date"] for bar in old
         ):  # what else is stored, for whether the answer is whole
             old = [{**old[0], "date": first[share], "volume": 0}, *old]
-        verdicts[share] = judge_answer(old, bars, given.get(share, []), known.get(share, []))
-    kept = [a for a in chunk.action_rows if (a["country"], a["symbol"]) not in verdicts]
-    chunk.action_rows = [*kept, *[a for v in verdicts.values() if not v.whole for a in v.actions]]
+        verdicts[share] = judge_answer(old, bars, given.get(share, []), known.get(share, []), asked_from.get(share))
+    others = [a for a in chunk.action_rows if (a["country"], a["symbol"]) not in verdicts]
+    chunk.action_rows = [*others, *[a for v in verdicts.values() if not v.whole for a in v.actions]]
     for (country, symbol), verdict in verdicts.items():
         _note(chunk, country, symbol, verdict, high)
     _correct(chunk, verdicts)
@@ -137,19 +158,19 @@ def _note(chunk: Chunk, country: str, symbol: str, verdict: Verdict, day: date) 
     if verdict.whole:
         chunk.again.append(key)
     if verdict.rewritten is not None and not verdict.whole:
-        chunk.action_rows.append(
-            {
-                "country": country,
-                "symbol": symbol,
-                "ex_date": day,
-                "kind": "unknown",
-                "factor": verdict.rewritten,
-                "amount": None,
-                "applied_by_source": True,
-                "confirmed": False,
-                "evidence": f"{chunk.name}: {chunk.noted[key]}; its whole history is stored anew",
-            }
-        )
+        action = {
+            "country": country,
+            "symbol": symbol,
+            "ex_date": day,
+            "kind": "unknown",
+            "factor": verdict.rewritten,
+            "amount": None,
+            "applied_by_source": True,
+            "confirmed": False,
+            "evidence": f"{chunk.name}: {chunk.noted[key]}; its whole history is stored anew",
+        }
+        # between the bars of the old history and those of the new one nothing may be compared
+        chunk.action_rows += [action | {"ex_date": at} for at in sorted({day, verdict.seam or day})]
 
 
 def _correct(chunk: Chunk, verdicts: Mapping[tuple[str, str], Verdict]) -> None:

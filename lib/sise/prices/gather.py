@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 
 from pyspark.sql import SparkSession
 
@@ -27,7 +28,15 @@ from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import Span, last_session, plan_days, plan_symbols, unanswered
+from sise.sources.plan import (
+    Span,
+    last_session,
+    outdated,
+    plan_days,
+    plan_extras,
+    plan_symbols,
+    unanswered,
+)
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
@@ -95,7 +104,8 @@ class _Gathering:
         self._merge()  # what a run that was killed had been told
         spans = self._spans()
         campaign = self.ledger.campaign(self._scope(spans))
-        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign))
+        old = partial(outdated, self.settings, self.now)
+        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign, old))
         ended = None
         try:
             if asks:
@@ -146,22 +156,23 @@ class _Gathering:
         with described(self.spark, name), small_plans(self.spark, self.size < _SMALL_TABLE):
             prices, covered = self.lake.read("prices"), self.ledger.covered(campaign)
             asks: list[Ask] = []
+            since: dict[str, date] = {}  # by country, the first session that the lake has
             if self.vendor.by == "market-day":
                 for country, span in spans.items():
                     held, provisional = held_days(prices, self.markets)
+                    since |= {country: min(min(counts) for counts in held.values())} if held else {}
                     calendar = self.calendars[country]
                     asks += plan_days(self.markets, held, provisional, calendar, span, self.settings, covered)
             else:
                 held_by = held_shares(prices, list(spans), self.calendars)
+                for country in spans:
+                    firsts = [known.first for key, known in held_by.items() if key.startswith(f"{country}:")]
+                    since |= {country: min(firsts)} if firsts else {}
                 shares = self._shares()
                 asks = plan_symbols(shares, held_by, self.calendars, spans, self.settings, covered, self.vendor.span)
-            extras = []
-            for country, span in spans.items():
-                here = [m for m in self.markets if MARKETS[m] == country]
-                days = [a.first for a in asks if a.country == country]
-                if days and not self.wanted.codes:
-                    extras += self.vendor.extras(here, min(days), span.end)
-        return [*extras, *asks]
+            extras = plan_extras(self.vendor, self.markets, asks, since, self.calendars, spans, self.settings, covered)
+        # actions are the share's own numbers, so a run for some shares asks for them, too
+        return [*(a for a in extras if not self.wanted.codes or a.kind.startswith("actions")), *asks]
 
     def _shares(self) -> list[tuple[str, str, str]]:
         shares = active_shares(self.lake.read("symbols"), self.markets)

@@ -33,7 +33,8 @@ Bar = Mapping[str, Any]
 class Verdict:
     """``basis``: by date, the true basis of rows that the vendor has not adjusted yet; ``refused``: by date, why a row
     is not believed (``refuse_all``: none of them); ``actions``: the answer's, with what is not believed unconfirmed;
-    ``rewritten``: by what an unannounced change multiplied the history; ``whole``: all of it has to be asked for."""
+    ``rewritten``: by what an unannounced change multiplied the history; ``whole``: all of it has to be asked for;
+    ``seam``: where stored bars that the new history no longer has end, if it has none of the first ones."""
 
     actions: list[dict[str, Any]] = field(default_factory=list)
     basis: dict[date, date] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Verdict:
     refuse_all: str = ""
     rewritten: float | None = None
     whole: bool = False
+    seam: date | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -49,9 +51,11 @@ def judge_answer(
     answered: Sequence[Bar],
     actions: Iterable[Mapping[str, Any]],
     known: Iterable[Mapping[str, Any]],
+    asked_from: date | None = None,
 ) -> Verdict:
     """One share: ``stored`` and ``answered`` are bars (date, close, volume, basis), ``actions`` the answer's own,
-    ``known`` the lake's. Both sides are of the same vendor's kind of prices."""
+    ``known`` the lake's; ``asked_from``: the first day asked for (None: the answer's first). Both sides are of the same
+    vendor's kind of prices."""
     known = [a for a in known if a.get("factor") and a["kind"] != "dividend"]
     dated = {(a["ex_date"], a["kind"]): a for a in known}
     verdict = Verdict()
@@ -69,7 +73,7 @@ def judge_answer(
     overlap = [(before[b["date"]], b) for b in answered if b["date"] in before and b["volume"] > 0 and b["close"] > 0]
     confirmed = [a for a in known if a["confirmed"] and (a["ex_date"], a["kind"]) not in {_id(s) for s in splits}]
     if overlap:
-        _compare(overlap, splits, doubles, confirmed, stored, answered, verdict)
+        _compare(overlap, splits, doubles, confirmed, stored, answered, asked_from, verdict)
     else:
         for split in (s for s in splits if _id(s) in doubles):
             _doubt(split, doubles[_id(split)], verdict)
@@ -124,6 +128,7 @@ def _compare(
     known: Sequence[Mapping[str, Any]],
     stored: Sequence[Bar],
     answered: Sequence[Bar],
+    asked_from: date | None,
     verdict: Verdict,
 ) -> None:
     def off(events: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -153,8 +158,12 @@ def _compare(
         return
     verdict.rewritten = middle
     verdict.notes.append(shown)
-    if min(bar["date"] for bar in answered) > min(bar["date"] for bar in stored):
+    first, oldest = min(bar["date"] for bar in answered), min(bar["date"] for bar in stored)
+    if (asked_from or first) > oldest:
         verdict.whole, verdict.refuse_all = True, f"{shown}: the whole history is asked for"
+    elif first > oldest:  # all was asked for: the vendor has no more, and asking again would bring no more
+        verdict.seam = first
+        verdict.notes.append(f"the bars before {first} are of the old history, which the vendor no longer has")
 
 
 def _mostly_one(ratios: Sequence[float]) -> bool:

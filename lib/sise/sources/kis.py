@@ -10,8 +10,8 @@ from sise.calendars import Calendar
 from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.kis_actions import KINDS, actions_of
 from sise.sources.kis_rest import KisRest
-from sise.sources.outcome import Fate, NoData
-from sise.sources.plan import final_at
+from sise.sources.outcome import Failed, Fate, NoData
+from sise.sources.plan import final_at, in_parts
 from sise.sources.settings import SourceSettings
 
 __all__ = ["KisVendor", "quotes_of"]
@@ -56,7 +56,8 @@ class KisVendor:
         return answer
 
     def extras(self, markets: Sequence[str], first: date, last: date) -> list[Ask]:
-        return [Ask(f"actions {kind}", "KR", "KR", None, first, last) for kind in KINDS]
+        spans = in_parts(first, last, 3)  # of a longer span there may be more pages than are read
+        return [Ask(f"actions {kind}", "KR", "KR", None, *span) for kind in KINDS for span in spans]
 
     def close(self) -> None:
         self.rest.close()
@@ -123,9 +124,12 @@ class KisVendor:
             rows += told.get("output1") or []
             if not more:
                 break
+        if more:
+            raise Failed(
+                f"KIS has more than {_PAGES} pages of {kind} from {ask.first} to {ask.last}: not all were read"
+            )
         actions = [a for row in rows for a in actions_of(kind, row, self.calendar) if a["ex_date"] >= ask.first]
-        reason = "there were more pages than are read" if more else ""
-        return Answer(Fate.OK, reason, actions=actions)
+        return Answer(Fate.OK, actions=actions)
 
 
 def quotes_of(rest: KisRest, symbols: Sequence[str]) -> list[Mapping[str, Any]]:

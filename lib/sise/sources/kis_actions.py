@@ -12,7 +12,7 @@ from typing import Any
 
 from sise.calendars import Calendar
 
-__all__ = ["KINDS", "actions_of"]
+__all__ = ["KINDS", "SAID_BY", "actions_of", "announces"]
 
 _ROOT = "/uapi/domestic-stock/v1/ksdinfo/"
 # kind → path, transaction, further parameters
@@ -24,6 +24,26 @@ KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
     "merger-split": (_ROOT + "merger-split", "HHKDB669104C0", {}),
     "dividend": (_ROOT + "dividend", "HHKDB669102C0", {"GB1": "0", "HIGH_GB": ""}),
 }
+
+
+SAID_BY = "KIS: "  # what evidence begins with where an announcement is all there is
+_FACE, _NEW, _IN_SHARES = "face value", "new for 100", "stock dividend"
+
+
+def announces(kind: str, action: Mapping[str, Any]) -> bool:
+    """Whether a row of ACTIONS is what announcements of this kind are stored as."""
+    said = str(action["evidence"] or "")
+    if not said.startswith(SAID_BY):
+        return False
+    what = action["kind"]
+    return {
+        "rev-split": what in ("split", "reduction") and _FACE in said,
+        "bonus-issue": what == "bonus" and _NEW in said,
+        "paidin-capin": what == "rights",
+        "cap-dcrs": what == "reduction" and _FACE not in said,
+        "merger-split": what == "spin-off",
+        "dividend": what == "dividend" or (what == "bonus" and _IN_SHARES in said),
+    }[kind]
 
 
 def actions_of(kind: str, row: Mapping[str, Any], calendar: Calendar) -> list[dict[str, Any]]:
@@ -48,7 +68,7 @@ def actions_of(kind: str, row: Mapping[str, Any], calendar: Calendar) -> list[di
                 "amount": amount,
                 "applied_by_source": None,
                 "confirmed": True,
-                "evidence": f"KIS: {words}",
+                "evidence": f"{SAID_BY}{words}",
             }
         ]
 
@@ -58,13 +78,13 @@ def actions_of(kind: str, row: Mapping[str, Any], calendar: Calendar) -> list[di
         if not before or not after or before == after:
             return []
         what = "split" if after < before else "reduction"
-        return action(listed, what, after / before, None, f"face value {before:g} to {after:g}")
+        return action(listed, what, after / before, None, f"{_FACE} {before:g} to {after:g}")
     if kind == "bonus-issue":
         rate = _number(row.get("fix_rate"))
-        return action(ex_rights, "bonus", 1 / (1 + rate / 100), None, f"{rate:g} new for 100") if rate else []
+        return action(ex_rights, "bonus", 1 / (1 + rate / 100), None, f"{rate:g} {_NEW}") if rate else []
     if kind == "paidin-capin":
         price, rate = _number(row.get("fix_price")), _number(row.get("fix_rate"))
-        return action(ex_rights, "rights", None, None, f"{rate or 0:g} new for 100 at {price or 0:g}")
+        return action(ex_rights, "rights", None, None, f"{rate or 0:g} {_NEW} at {price or 0:g}")
     if kind == "cap-dcrs":
         words = f"{row.get('reduce_cap_type') or ''} {row.get('reduce_cap_rate') or ''}".strip()
         return action(listed, "reduction", None, None, f"reduction {words}")
@@ -76,7 +96,7 @@ def actions_of(kind: str, row: Mapping[str, Any], calendar: Calendar) -> list[di
     ex_date = calendar.back(recorded, 1) if recorded else None  # bought a session later, it is not registered in time
     amount, in_shares = _number(row.get("per_sto_divi_amt")), _number(row.get("stk_divi_rate"))
     found = action(ex_date, "dividend", None, amount, str(row.get("divi_kind") or "dividend").strip()) if amount else []
-    return [*found, *(action(ex_date, "bonus", None, None, f"stock dividend {in_shares:g} %") if in_shares else [])]
+    return [*found, *(action(ex_date, "bonus", None, None, f"{_IN_SHARES} {in_shares:g} %") if in_shares else [])]
 
 
 def _number(text: Any) -> float | None:

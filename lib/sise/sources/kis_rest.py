@@ -22,6 +22,7 @@ from sise.sources.settings import SourceSettings
 __all__ = ["KisRest"]
 
 _TOO_FAST = "EGW00201"
+_TOO_SOON = "EGW00133"  # a token was given less than a minute ago, to a process that does not share ours
 _STALE = {"EGW00121", "EGW00123"}  # the token is not valid, or has run out
 _WRONG_KEYS = {"EGW00002", "EGW00103", "EGW00105", "EGW00300"}
 # KIS gives one token a minute and the same one for hours: a token is renewed well before its end.
@@ -38,7 +39,7 @@ class KisRest:
     def __init__(self, settings: SourceSettings, spend: Callable[[], None] = lambda: None):
         self.settings = settings
         self.edge = Edge("kis", settings, settings.kis_rate, timedelta(hours=settings.kis_block_hours), spend)
-        self._session = RequestsSession(self.edge, {}, early=self._judge)
+        self._session = RequestsSession(self.edge, {}, judge=_whole, early=self._judge)
         self._token = ""
 
     def open(self) -> None:
@@ -52,8 +53,9 @@ class KisRest:
     ) -> tuple[Mapping[str, Any], bool]:
         """The answer, and whether there is another page (to be asked for with ``more``)."""
         for last in (False, True):
+            token = self._token  # the one sent: another thread may have renewed it by the time it is refused
             headers = {
-                "authorization": f"Bearer {self._token}",
+                "authorization": f"Bearer {token}",
                 "appkey": self._key,
                 "appsecret": self._secret,
                 "tr_id": tr_id,
@@ -62,12 +64,12 @@ class KisRest:
             }
             try:
                 response = self._session.get(self.settings.kis_url + path, params=dict(params), headers=headers)
-                told = json_of(response, "KIS") if response.content else {}
+                told = json_of(response, "KIS")
                 break
             except _StaleToken as problem:
                 if last:
                     raise Refused("KIS refuses a token that it has just given: look at KIS_APP_KEY") from problem
-                self._token = self._shared_token(not_this=self._token)
+                self._token = self._shared_token(not_this=token)
         if str(told.get("rt_cd", "0")) != "0":
             raise Failed(f"KIS: {told.get('msg_cd', '')} {str(told.get('msg1', '')).strip()}")
         return told, response.headers.get("tr_cont", "") in ("M", "F")
@@ -125,11 +127,19 @@ class KisRest:
         if code == _TOO_FAST:
             self.edge.limiter.pause(1.0)
             raise Again(f"KIS: too many requests a second ({_TOO_FAST})")
+        if code == _TOO_SOON:
+            raise Again(f"KIS gives one token a minute ({_TOO_SOON})", wait=61.0)
         if code in _STALE:
             raise _StaleToken(code)
         if code in _WRONG_KEYS or (response.status_code == 403 and "oauth2" in response.url):
             told_why = told.get("error_description") or told.get("msg1") or code
             raise Refused(f"KIS refuses the keys ({told_why}): look at KIS_APP_KEY and KIS_APP_SECRET")
+
+
+def _whole(response: requests.Response) -> None:
+    """An answer that is empty or broke off is none: it is asked for again."""
+    if response.status_code < 400 and not isinstance(json_of(response, "KIS"), dict):
+        raise Failed(f"KIS's answer has another form than known ({response.text[:40]})")
 
 
 def _why(told: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ import requests
 from sise.calendars import Calendar
 from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.http import Edge, RequestsSession, json_of
-from sise.sources.outcome import Failed, Fate, Refused
+from sise.sources.outcome import Failed, Fate, Refused, VendorError
 from sise.sources.plan import final_at
 from sise.sources.secrets import secret
 from sise.sources.settings import SourceSettings
@@ -35,6 +35,7 @@ MARKET_IDS = {"KOSPI": "STK", "KOSDAQ": "KSQ"}
 _INDICES = {"KOSPI": ("1", "001"), "KOSDAQ": ("2", "001")}
 _BLOCK_WORDS = ("차단", "비정상적인 접근", "access denied", "request blocked")
 _ENDED = "LOGOUT"
+_EMPTIES = 5
 
 
 class KrxVendor:
@@ -59,6 +60,7 @@ class KrxVendor:
         block = timedelta(hours=settings.krx_block_hours)
         self.edge = Edge("krx", settings, settings.krx_rate, block, spend)
         self._login = _Login(self.edge, settings)
+        self._empties = 0
 
     def open(self) -> None:
         self._login.open()
@@ -99,7 +101,8 @@ class KrxVendor:
     def _bars(self, ask: Ask) -> Answer:
         rows = self.quotes(ask.market, ask.first)
         if rows.empty:
-            return Answer(Fate.NO_DATA, f"KRX lists no share of {ask.market} on {ask.first}")
+            raise self._empty(f"{ask.market} on {ask.first}")
+        self._empties = 0
         close, volume = _numbers(rows["TDD_CLSPRC"]), _numbers(rows["ACC_TRDVOL"])
         if not (close.fillna(0) > 0).any() or not (volume.fillna(0) > 0).any():
             return Answer(
@@ -134,13 +137,25 @@ class KrxVendor:
         table = bars_table(columns, len(rows)).filter(quoted.to_numpy())
         return Answer(Fate.OK, "" if final else "provisional: volumes settle until the next morning", table)
 
+    def _empty(self, what: str) -> VendorError:
+        """A session without a share is no answer: it is how some blocks look. A few in a row are taken for one."""
+        self._empties += 1
+        if self._empties < _EMPTIES:
+            return Failed(f"KRX's table of {what} is empty, though the calendar has a session")
+        self._empties = 0
+        return self.edge.circuit.open(f"{_EMPTIES} tables in a row were empty, the last one of {what}")
+
     def _indices(self, ask: Ask) -> Answer:
         from pykrx.website.krx.market.core import 개별지수시세
 
         group, ticker = _INDICES[ask.market]
         rows = table_of(lambda: 개별지수시세().fetch(ticker, group, f"{ask.first:%Y%m%d}", f"{ask.last:%Y%m%d}"))
         if rows.empty:
+            if len(self.calendar.between(ask.first, ask.last)) > 1:
+                raise self._empty(f"the {ask.market} index from {ask.first} to {ask.last}")
+            # a single session may be one on which the exchange was closed
             return Answer(Fate.NO_DATA, f"KRX has no {ask.market} index from {ask.first} to {ask.last}")
+        self._empties = 0
         days = pd.to_datetime(rows["TRD_DD"], format="%Y/%m/%d").dt.date
         found = {
             "open": _numbers(rows["OPNPRC_IDX"]),
@@ -214,6 +229,8 @@ def pykrx_through(edge: Edge, settings: SourceSettings) -> SimpleNamespace:
     bases = {_HOST: settings.krx_url, _NAVER: settings.naver_url}
     through = SimpleNamespace(Session=lambda: RequestsSession(edge, bases, partial(_judge, edge)))
     auth.requests = webio.requests = through
+    # pykrx's own would log in by itself: with the environment's password, before any question, Naver's too
+    webio.get_auth_session = lambda: auth._auth_session
     return SimpleNamespace(auth=auth, webio=webio)
 
 

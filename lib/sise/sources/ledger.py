@@ -116,20 +116,30 @@ class Ledger:
                 (*about, *told, waiting, packed if waiting else None, rest if waiting else None),
             )
 
-    def answered(self, campaign: int) -> dict[str, list[tuple[date, date]]]:
-        """By key, the spans that were answered in this campaign."""
-        return self._spans("campaign = ?", campaign)
+    def answered(
+        self, campaign: int, outdated: Callable[[str, date, datetime], bool] = lambda country, last, at: False
+    ) -> dict[str, list[tuple[date, date]]]:
+        """By key, the spans that were answered in this campaign; ``outdated`` (of country, last session and when it
+        was answered) says which answers count no longer."""
+        return self._spans("campaign = ?", campaign, outdated)
 
     def covered(self, campaign: int) -> dict[str, list[tuple[date, date]]]:
         """By key, the spans that were answered in campaigns before this one, each as often as it was."""
         return self._spans("campaign != ?", campaign)
 
-    def _spans(self, where: str, campaign: int) -> dict[str, list[tuple[date, date]]]:
+    def _spans(
+        self,
+        where: str,
+        campaign: int,
+        without: Callable[[str, date, datetime], bool] = lambda country, last, at: False,
+    ) -> dict[str, list[tuple[date, date]]]:
         marks = ", ".join("?" * len(_ANSWERED))
-        query = f"SELECT key, first, last FROM ask WHERE {where} AND fate IN ({marks})"
+        query = f"SELECT key, first, last, country, at FROM ask WHERE {where} AND fate IN ({marks})"
         found: dict[str, list[tuple[date, date]]] = {}
-        for key, first, last in self._read(query, (campaign, *[f.value for f in _ANSWERED])):
-            found.setdefault(key, []).append((date.fromisoformat(first), date.fromisoformat(last)))
+        for key, first, last, country, at in self._read(query, (campaign, *[f.value for f in _ANSWERED])):
+            span = date.fromisoformat(first), date.fromisoformat(last)
+            if not without(country, span[1], datetime.fromisoformat(at)):
+                found.setdefault(key, []).append(span)
         return found
 
     def waiting_rows(self) -> tuple[int, int]:

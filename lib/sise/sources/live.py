@@ -1,7 +1,8 @@
 """Ticks from vendors, several at once: connections that are kept up, one source a market at a time, no tick twice.
 
 Each source has channels (a stream, a poll) in threads of their own. Of a country's sources the first that delivers is
-taken; when it falls silent in the session the next one is, until it is back.
+taken; when it falls silent in the session the next one is, until it is back. For a share that it does not deliver (KIS
+has 41 at most of the US ones) the others' ticks go out meanwhile.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class LiveFeed:
         self._last: dict[tuple[str, str], _Last] = {}
         self._queue: queue.Queue[tuple[_Line, Tick]] = queue.Queue(_BATCH)
         self._heard: dict[tuple[str, str], float] = {}  # (source, country) → when its last good tick came
+        self._shown: dict[tuple[str, str, str], tuple[int, int, float]] = {}  # source, share → time, volume, when heard
         self._active: dict[str, str] = {}
         self._ended = threading.Event()
 
@@ -171,8 +173,9 @@ class LiveFeed:
             return self._count("off_hours")
         if tick["price"] <= 0:
             return self._count("no_price")
-        self._heard[line.channel.source, key[0]] = time.monotonic()
-        if line.channel.source != self._choose(key[0]):
+        self._hear(line.channel.source, key, tick)
+        chosen = self._choose(key[0])
+        if line.channel.source != chosen and self._delivers_share(chosen, key):
             return self._count("standby")
         last = self._last.setdefault(key, _Last())
         at, total = tick["timestamp"], tick["day_volume"]
@@ -189,6 +192,18 @@ class LiveFeed:
         tick["market"], tick["session"] = share.market, hours
         self.counts["ticks"] += 1
         return True
+
+    def _hear(self, source: str, key: tuple[str, str], tick: Tick) -> None:
+        """A source is alive by what is new: a quote that it repeats for ever says nothing."""
+        shown = tick["timestamp"], tick["day_volume"]
+        if self._shown.get((source, *key), (None, None))[:2] != shown:
+            now = time.monotonic()
+            self._shown[source, *key] = *shown, now
+            self._heard[source, key[0]] = now
+
+    def _delivers_share(self, source: str, key: tuple[str, str]) -> bool:
+        known = self._shown.get((source, *key))
+        return known is not None and time.monotonic() - known[2] < self.settings.silence_seconds
 
     def _count(self, what: str) -> bool:
         self.counts[what] += 1

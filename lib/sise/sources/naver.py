@@ -24,7 +24,7 @@ __all__ = ["NaverVendor"]
 
 
 class NaverVendor:
-    """A question a share. ``basis`` of the bars is the last session in the answer."""
+    """A question a share. ``basis`` of the bars is the last session that has opened, whatever span was asked for."""
 
     name = "naver"
     by = "symbol"
@@ -41,11 +41,11 @@ class NaverVendor:
         spend: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
-        self.settings, self.now = settings, now
+        self.settings, self.calendar, self.now = settings, calendars["KR"], now
         self.edge = Edge("naver", settings, settings.naver_rate, timedelta(hours=settings.krx_block_hours), spend)
 
     def open(self) -> None:
-        pykrx_through(self.edge, self.settings)
+        pykrx_through(self.edge, self.settings).auth.set_auth_session(None)  # KRX's cookie is not Naver's to see
 
     def ask(self, ask: Ask) -> Answer:
         from pykrx.website.naver.wrap import get_market_ohlcv_by_date
@@ -59,15 +59,19 @@ class NaverVendor:
         if rows.empty:
             raise NoData(f"Naver has no bar of {ask.symbol} from {ask.first} to {ask.last}")
         days = [moment.date() for moment in rows.index]
-        basis = max(days)
-        answer = Answer(Fate.OK, bars=_bars(ask, rows, days, basis, self._provisional(days)), requests=sent)
-        return answer
+        bars = _bars(ask, rows, days, max(max(days), self._basis()), self._provisional(days))
+        return Answer(Fate.OK, bars=bars, requests=sent)
 
     def extras(self, markets: Sequence[str], first: date, last: date) -> list[Ask]:
         return []
 
     def close(self) -> None:
         pass
+
+    def _basis(self) -> date:
+        """The newest session that has opened: its splits are in the prices, of old spans too."""
+        day = self.calendar.back(self.calendar.today(self.now()), 0)
+        return day if self.now() >= self.calendar.hours(day)[0] else self.calendar.back(day, 1)
 
     def _provisional(self, days: Sequence[date]) -> list[bool]:
         now = self.now()

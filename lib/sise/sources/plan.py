@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
-from sise.calendars import ZONES, Calendar
-from sise.sources.asks import Ask
+from sise.calendars import MARKETS, ZONES, Calendar
+from sise.sources.asks import Ask, Vendor
 from sise.sources.settings import SourceSettings
 
-__all__ = ["HOLE_TRIES", "Held", "Span", "final_at", "last_session", "plan_days", "plan_symbols", "unanswered"]
+__all__ = [
+    "HOLE_TRIES",
+    "Held",
+    "Span",
+    "extras_from",
+    "final_at",
+    "in_parts",
+    "lacking_extras",
+    "last_session",
+    "outdated",
+    "plan_days",
+    "plan_extras",
+    "plan_symbols",
+    "unanswered",
+]
 
-# A hole that the vendor could not fill so often stays one: a session on which the share did not exist or trade.
+# A session that the vendor was asked for so often in vain stays a hole: the share did not exist or trade. Once is not
+# enough: a "no data" may be a vendor's hiccup, and would cost a share its history.
 HOLE_TRIES = 3
 
 
@@ -52,6 +67,11 @@ def final_at(settings: SourceSettings, country: str, day: date) -> datetime:
     """From when on the bar of ``day`` is no longer provisional."""
     at = settings.krx_final if country == "KR" else time(0)
     return datetime.combine(day + timedelta(days=1), at, ZONES[country])
+
+
+def outdated(settings: SourceSettings, now: datetime, country: str, last: date, at: datetime) -> bool:
+    """Whether what was answered at a moment was provisional then and is final now: it is to be asked for again."""
+    return at < final_at(settings, country, last) <= now
 
 
 def plan_symbols(
@@ -94,8 +114,8 @@ def _wanted(
     again = [day for day in calendar.between(max(start, recheck), span.end)]
     if held is None:
         missing = [day for day in calendar.between(start, span.end) if day < recheck]
-        return _untried(missing, covered, 1) + again
-    before = _untried([day for day in calendar.between(start, held.first) if day < held.first], covered, 1)
+        return _untried(missing, covered, HOLE_TRIES) + again
+    before = _untried([day for day in calendar.between(start, held.first) if day < held.first], covered, HOLE_TRIES)
     inside = [day for day in held.holes if start <= day <= span.end]
     after = [day for day in calendar.between(held.last, span.end) if day > held.last]
     lacking = _untried([day for day in (*inside, *after) if day < recheck], covered, HOLE_TRIES)
@@ -143,6 +163,62 @@ def plan_days(
             if day >= recheck or day in open_days or (lacking and tried < HOLE_TRIES):
                 asks.append(ask)
     return sorted(asks, key=lambda ask: (ask.first, ask.market))
+
+
+def plan_extras(
+    vendor: Vendor,
+    markets: Sequence[str],
+    asks: Sequence[Ask],
+    since: Mapping[str, date],
+    calendars: Mapping[str, Calendar],
+    spans: Mapping[str, Span],
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
+) -> list[Ask]:
+    """Indices and actions of the sessions whose bars are asked for (``asks``), and of earlier ones that were never
+    answered. ``since``: by country, the first session that the lake has."""
+    extras: list[Ask] = []
+    for country, span in spans.items():
+        here = [market for market in markets if MARKETS[market] == country]
+        if days := [ask.first for ask in asks if ask.country == country]:
+            first = extras_from(days, since.get(country), span, settings)
+            told = vendor.extras(here, first, span.end)
+            extras += lacking_extras(told, calendars[country], span, settings, covered)
+    return extras
+
+
+def extras_from(days: Sequence[date], oldest: date | None, span: Span, settings: SourceSettings) -> date:
+    """From when on a run wants what there is beside bars: ``days`` are the first ones of its questions about bars,
+    ``oldest`` is the first session that the lake has."""
+    reach = span.end - timedelta(days=round(365.25 * settings.history_years))
+    return min([*days, span.start or max(oldest or span.end, reach)])
+
+
+def lacking_extras(
+    extras: Sequence[Ask],
+    calendar: Calendar,
+    span: Span,
+    settings: SourceSettings,
+    covered: Mapping[str, Sequence[tuple[date, date]]],
+) -> list[Ask]:
+    """What beside bars is to be asked: each question from the first session that no answer covers, the last few again.
+    So one that failed is asked again, whatever bars have come meanwhile."""
+    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    asks = []
+    for ask in extras:
+        spans = covered.get(ask.key, ())
+        days = calendar.between(ask.first, ask.last)
+        wanted = [day for day in days if day >= recheck or not any(first <= day <= last for first, last in spans)]
+        if wanted:
+            asks.append(replace(ask, first=wanted[0]))
+    return asks
+
+
+def in_parts(first: date, last: date, months: int) -> list[tuple[date, date]]:
+    """A span cut where every so many months of the year begin: the same cuts whatever the span."""
+    cuts = [date(year, month, 1) for year in range(first.year, last.year + 1) for month in range(1, 13, months)]
+    starts = [first, *[cut for cut in cuts if first < cut <= last]]
+    return [*zip(starts, [cut - timedelta(days=1) for cut in starts[1:]] + [last], strict=True)]
 
 
 def unanswered(asks: Sequence[Ask], answered: Mapping[str, Sequence[tuple[date, date]]]) -> list[Ask]:

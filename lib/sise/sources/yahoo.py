@@ -125,8 +125,10 @@ class YahooVendor:
         zone = ZONES[ask.country]
         rows = rows[[ask.first <= moment.date() <= ask.last for moment in rows.index]]
         basis = _basis(meta, rows, zone, self.now())
-        good = rows[rows["Close"].notna() & rows["Volume"].notna()]
-        said = _oddities(raw, zone, len(rows) - len(good))
+        unknown = _without_volume(raw, zone)  # yfinance makes zeros of them, which would say that nothing was traded
+        priced = rows[rows["Close"].notna() & rows["Volume"].notna()]
+        good = priced[[moment.date() not in unknown for moment in priced.index]]
+        said = _oddities(raw, zone, len(rows) - len(priced), len(priced) - len(good))
         if good.empty:
             raise NoData(f"Yahoo has no bar of {name} from {ask.first} to {ask.last}" + (f" ({said})" if said else ""))
         days = [moment.date() for moment in good.index]
@@ -144,12 +146,15 @@ class YahooVendor:
         return Answer(Fate.OK, said, bars_table(columns, len(good)), _actions(ask, raw, zone, good))
 
     def _index(self, ask: Ask) -> Answer:
-        rows, _ = self._history(_INDICES[ask.market], ask.country, ask.first, ask.last)
+        rows, raw = self._history(_INDICES[ask.market], ask.country, ask.first, ask.last)
+        unknown = _without_volume(raw, ZONES[ask.country])
         found = []
         for moment, row in rows.iterrows():
             if pd.notna(row["Close"]) and ask.first <= moment.date() <= ask.last:
                 names = ("Open", "High", "Low", "Close", "Volume")
                 values = {n.lower(): None if pd.isna(row[n]) else float(row[n]) for n in names}
+                if moment.date() in unknown:
+                    values["volume"] = None
                 found.append({"index": ask.market, "date": moment.date(), **values})
         return Answer(Fate.OK if found else Fate.NO_DATA, indices=found)
 
@@ -186,7 +191,15 @@ def _twice(raw: Mapping[str, Any], zone: ZoneInfo) -> set[date]:
     return {day for day, rows in seen.items() if len(rows) > 1}
 
 
-def _oddities(raw: Mapping[str, Any], zone: ZoneInfo, empty: int) -> str:
+def _without_volume(raw: Mapping[str, Any], zone: ZoneInfo) -> set[date]:
+    """Days that came with a price and, in none of their rows, a volume."""
+    quote, days = raw["indicators"]["quote"][0], _days(raw, zone)
+    volumes = quote.get("volume") or [None] * len(days)
+    known = {day for day, volume in zip(days, volumes, strict=True) if volume is not None}
+    return set(days) - known
+
+
+def _oddities(raw: Mapping[str, Any], zone: ZoneInfo, empty: int, untraded: int) -> str:
     days = _days(raw, zone)
     said = []
     if days != sorted(days):
@@ -195,6 +208,8 @@ def _oddities(raw: Mapping[str, Any], zone: ZoneInfo, empty: int) -> str:
         said.append(f"{len(doubled)} days twice ({min(doubled)} …)")
     if empty:
         said.append(f"{empty} rows without a price")
+    if untraded:
+        said.append(f"{untraded} rows without a volume")
     return ", ".join(said)
 
 
