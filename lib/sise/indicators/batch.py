@@ -16,7 +16,7 @@ from sise.indicators.recursive import compute_filters
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import with_rolling
 
-__all__ = ["PRICES", "filter_state", "joined_struct", "whole_shares", "with_indicators"]
+__all__ = ["PRICES", "compute_extra", "filter_state", "joined_struct", "whole_shares", "with_indicators"]
 
 PRICES = ("open", "high", "low", "close", "volume")
 
@@ -85,8 +85,7 @@ def _compute(registry: Registry, columns: list[pa.Array], keep: int) -> pa.Struc
     if np.any(np.diff(bar_no)[np.setdiff1d(np.arange(len(bar_no) - 1), starts[1:] - 1)] != 1):
         raise RuntimeError("the filters were given bars out of order: the plan no longer keeps the windows' sort")
     bars = {name: columns[3 + i].to_numpy(zero_copy_only=False) for i, name in enumerate(PRICES)}
-    outputs = _outputs(registry)
-    values = {name: np.full(len(bar_no), np.nan) for name in (*outputs, *registry.state)}
+    values = {name: np.full(len(bar_no), np.nan) for name in (*registry.recursive, *registry.state)}
     bounds = [*starts, len(bar_no)]
     for start, end in pairwise(bounds):
         share = slice(start, end)
@@ -94,15 +93,25 @@ def _compute(registry: Registry, columns: list[pa.Array], keep: int) -> pa.Struc
         for name, array in found.items():
             if name in values:
                 values[name][share] = array
-        for extra in registry.extra:
-            series = {name: array[share].astype(float) for name, array in bars.items()}
-            for name, array in zip(extra.columns, extra.compute(series), strict=True):
-                values[name][share] = array
+    values |= compute_extra(registry, bars, starts, np.array(bounds[1:]))
     lengths = np.diff(bounds)
     kept = bar_no > np.repeat(lengths - keep, lengths)
     live = compute_ingredients(registry, bars, np.flatnonzero(kept), np.repeat(starts, lengths)[kept])
     state = filter_state(registry, values, bar_no.astype(np.int64), columns[2], kept, live)
-    return joined_struct(values, outputs, state)
+    return joined_struct(values, _outputs(registry), state)
+
+
+def compute_extra(
+    registry: Registry, bars: Mapping[str, np.ndarray], firsts: np.ndarray, ends: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The registry's extra columns at every bar; a share's bars are those from ``firsts`` up to ``ends``."""
+    values = {name: np.full(len(bars["close"]), np.nan) for extra in registry.extra for name in extra.columns}
+    for extra in registry.extra:
+        for first, end in zip(firsts, ends, strict=True):
+            series = {name: array[first:end].astype(float) for name, array in bars.items()}
+            for name, array in zip(extra.columns, extra.compute(series), strict=True):
+                values[name][first:end] = array
+    return values
 
 
 def filter_state(

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sise.indicators.algebra import Arrays
-from sise.indicators.batch import PRICES, filter_state, joined_struct, whole_shares
+from sise.indicators.batch import PRICES, compute_extra, filter_state, joined_struct, whole_shares
 from sise.indicators.ingredients import compute_ingredients
 from sise.indicators.live import at_price
 from sise.indicators.recursive import compute_filters
@@ -69,24 +69,19 @@ def _new_rows(registry: Registry, columns: list[pa.Array], keep: int) -> pa.Reco
         raise RuntimeError("a filter state has no bar of its date: run compute_indicators with --full")
 
     new = np.flatnonzero(days > state_days[share])
+    begins = firsts[share[new]]
     values = _filters(registry, bars, stored, resumed, ends)
-    rolling = _rolling(registry, bars, new, firsts[share[new]])
+    rolling = _rolling(registry, bars, new, begins)
+    values |= compute_extra(registry, bars, firsts, ends)
     values = {name: array[new] for name, array in values.items()} | rolling
-    for extra in registry.extra:
-        found = [np.full(len(days), np.nan) for _ in extra.columns]
-        for first, end in zip(firsts, ends, strict=True):
-            series = {name: array[first:end] for name, array in bars.items()}
-            for array, result in zip(found, extra.compute(series), strict=True):
-                array[first:end] = result
-        values |= {name: array[new] for name, array in zip(extra.columns, found, strict=True)}
 
     kept = new >= ends[share[new]] - keep
-    live = compute_ingredients(registry, bars, new[kept], firsts[share[new]][kept])
+    live = compute_ingredients(registry, bars, new[kept], begins[kept])
     live = np.column_stack([*(values[name][kept] for name in registry.core), live])
     total = stored[share[new], 0].astype(np.int64) + new - resumed[share[new]]
     tail = new - (registry.tail - 1)
-    tail_from = np.where(tail >= firsts[share[new]], days[np.maximum(tail, 0)], 0)
-    tail_days = pa.array(tail_from.astype(np.int32), mask=tail < firsts[share[new]]).cast(pa.date32())
+    tail_from = np.where(tail >= begins, days[np.maximum(tail, 0)], 0)
+    tail_days = pa.array(tail_from.astype(np.int32), mask=tail < begins).cast(pa.date32())
     state = filter_state(registry, values, total, tail_days, kept, live)
     place = pa.array(np.flatnonzero(~mark)[new])
     found = joined_struct(values, registry.columns, state)

@@ -128,7 +128,7 @@ class Registry:
     @cached_property
     def hash(self) -> str:
         """Changes when a column or its definition does."""
-        text = json.dumps([3, self.core, [[e.column, e.function, e.parameters] for e in self.extra]], sort_keys=True)
+        text = json.dumps([4, self.core, [[e.column, e.function, e.parameters] for e in self.extra]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
