@@ -1,6 +1,8 @@
 # setup · demo · up · down · test · lint · bench · history · notebook. Needs Python 3.11 or later and make; brings the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+# Test processes side by side, each with a Spark of up to 4 GiB and services of its own; 0: one, in this process
+WORKERS ?= 2
 
 .PHONY: help setup demo up down test lint bench bench-live bench-dashboard dashboard history notebook clean
 .DEFAULT_GOAL := help
@@ -23,7 +25,8 @@ down: setup ## stops what make up started
 test: setup ## lint and every test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python tools/bootstrap.py browser
-	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest \
+		-n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check lib jobs tests bench tools

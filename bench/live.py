@@ -160,6 +160,42 @@ class Watcher:
         return [s["relayed"] - s["received"] for s in found if s["received"] >= self.since]
 
 
+class PriceAge:
+    """How long a tick takes until its price is the latest one in Redis: a share's every next tick is sent as soon as
+    the one before was seen there."""
+
+    def __init__(self, settings: Settings, load: Load):
+        self.settings, self.ages, self._stop = settings, [], threading.Event()
+        self.key, tick, _ = load.pairs[1]  # a quiet one
+        self.tick = json.loads(tick)
+
+    def __enter__(self) -> PriceAge:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        producer = Producer({"bootstrap.servers": self.settings.kafka, "linger.ms": 0, "partitioner": "murmur2_random"})
+        client = connect(self.settings)
+        place = f"{self.settings.redis_prefix}price:{self.key.decode()}"
+        mark = int(client.hget(place, "timestamp") or self.tick["timestamp"])
+        while not self._stop.is_set():
+            mark += 1
+            sent = time.monotonic()
+            producer.produce(
+                topic_of(TICKS, self.settings.topic_prefix), json.dumps(self.tick | {"timestamp": mark}), self.key
+            )
+            producer.flush(10)
+            while int(client.hget(place, "timestamp") or 0) < mark:
+                if self._stop.wait(0.02):
+                    return
+            self.ages.append((time.monotonic() - sent) * 1000)
+
+
 def percentiles(values: list[float], name: str) -> dict[str, float]:
     if not values:
         return {}
@@ -245,7 +281,7 @@ def step(
 ) -> dict[str, Any]:
     load.send(settings, rate, min(15.0, seconds))  # warm-up
     time.sleep(2)
-    with Watcher(settings) as watcher:
+    with Watcher(settings) as watcher, PriceAge(settings, load) as prices:
         used = Processes({**pids, **running.pids()})
         reached = load.send(settings, rate, seconds)
         processes = used.result()
@@ -255,6 +291,7 @@ def step(
     found = {"rate": round(reached), "records": len(records), **percentiles(records, "kafka")}
     signals = watcher.redis()
     found |= percentiles(signals, "redis") | {"signals": len(signals)}
+    found |= percentiles(prices.ages, "price_age")
     late = np.median(tail) > 1000 if tail else found.get("redis_p50_ms", 0) > 5000
     found["sustained"] = bool(reached > 0.97 * rate and not late)
     found["processes"] = processes
@@ -303,6 +340,7 @@ def write_results(results: dict[str, Any]) -> None:
         "# Live signals, measured",
         "",
         f"`make bench-live`, {results['when']}, two shared cores, 6,000 symbols. Milliseconds.",
+        "price_age: from a tick until its price is the latest one in Redis.",
     ]
     names = [
         "kafka_p50_ms",
@@ -313,6 +351,8 @@ def write_results(results: dict[str, Any]) -> None:
         "redis_p95_ms",
         "redis_p99_ms",
         "redis_max_ms",
+        "price_age_p99_ms",
+        "price_age_max_ms",
     ]
     for trigger in ("realtime", "micro_batch"):
         if trigger not in results:

@@ -51,6 +51,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory):
     session.stop()
 
 
+# What costs minutes to make is made once: the tests that share it run in one process, one after the other.
+SHARED_BY = {"real_market": "market", "sample_lake": "sample"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        groups = [group for name, group in SHARED_BY.items() if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.stem))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """Fixtures that keep evidence of a failure (a screenshot) see it here."""

@@ -33,7 +33,8 @@ STEPS: list[tuple[str, float]] = []
 
 class Hold:
     """Computes frames once, for the length of a block: ``hold(frame)`` gives a frame of the same rows whose plan is
-    only those rows, so that what follows is planned in no time; the block's end lets the rows go.
+    only those rows, so that what follows is planned in no time; the block's end lets the rows go. ``eager=False``
+    leaves the computing to the first query that reads them all.
 
     (A persisted frame would keep its whole plan, to be analysed again by each query over it, and would answer for
     the next, equal query on a table that has moved on.)
@@ -42,8 +43,8 @@ class Hold:
     def __init__(self) -> None:
         self._frames: list[DataFrame] = []
 
-    def __call__(self, frame: DataFrame) -> DataFrame:
-        held = frame.localCheckpoint(eager=True, storageLevel=StorageLevel.MEMORY_AND_DISK)
+    def __call__(self, frame: DataFrame, *, eager: bool = True) -> DataFrame:
+        held = frame.localCheckpoint(eager=eager, storageLevel=StorageLevel.MEMORY_AND_DISK)
         self._frames.append(held)
         return held
 

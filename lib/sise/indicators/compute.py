@@ -74,7 +74,7 @@ class _Run:
         as_of = self._last_sessions()
         shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
-            shares = self.hold(self._with_state(shares))
+            shares = self.hold(self._with_state(shares), eager=False)
             counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         rows = self._rows(shares, as_of, counts[1], counts[0] - counts[1])
         with described(self.spark, f"indicators: compute and write all rows from {start}"):
@@ -89,11 +89,11 @@ class _Run:
             actions = self.lake.changes("actions", done.actions, self.versions["actions"])
             if changes is None or actions is None:
                 return self.full("the change feed no longer reaches back to the last run")
-            keys = self.hold(changes.select(*_SHARE, "date").distinct())
+            keys = self.hold(changes.select(*_SHARE, "date").distinct(), eager=False)
             newest = {row["country"]: row[1] for row in keys.groupBy("country").agg(F.max("date")).collect()}
             before = {country: date.fromisoformat(day) for country, day in done.as_of.items()}
             as_of = {c: max(filter(None, (newest.get(c), before.get(c)))) for c in {*newest, *before}}
-            shares = self.hold(self._with_state(self._affected(keys, actions, before, as_of)))
+            shares = self.hold(self._with_state(self._affected(keys, actions, before, as_of)), eager=False)
             counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         self._note("", mode="day")
         self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
@@ -146,10 +146,12 @@ class _Run:
         falls_due |= F.col("ex_date").between(F.date_add(known_next, 1), following)
         due = self.actions.where(price_changing & falls_due).select(*_SHARE)
         changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
-        changed = changed.unionByName(due).distinct()
+        changed = self.hold(changed.unionByName(due).distinct())
+        starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
+        if changed.isEmpty():  # the usual day
+            return starts
         # A share that was never computed has its bars among the keys, if it has any.
         computed = self.lake.read("live_state").select(*_SHARE)
-        starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
         again = changed.join(computed, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
         return starts.unionByName(again).groupBy(*_SHARE).agg(F.min("start").alias("start"))
 

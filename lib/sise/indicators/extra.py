@@ -10,83 +10,33 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import talib
-from talib import abstract as talib_abstract
 
 from sise.errors import ConfigError
 
 __all__ = ["Extra"]
 
-abstract: Any = talib_abstract
-
 _INPUTS = ("open", "high", "low", "close", "volume")
-# Functions of a fixed number of bars. All others remember every bar so far (a running total, a recursion, or a
-# moving average whose kind is a parameter): what is not known to forget is taken to remember.
-_FORGETTING = set(
-    [
-        "SMA",
-        "WMA",
-        "TRIMA",
-        "MIDPOINT",
-        "MIDPRICE",
-        "MOM",
-        "ROC",
-        "ROCP",
-        "ROCR",
-        "ROCR100",
-        "WILLR",
-        "CCI",
-        "AROON",
-        "AROONOSC",
-        "BOP",
-        "ULTOSC",
-        "TRANGE",
-        "STDDEV",
-        "VAR",
-        "LINEARREG",
-        "LINEARREG_ANGLE",
-        "LINEARREG_INTERCEPT",
-        "LINEARREG_SLOPE",
-        "TSF",
-        "BETA",
-        "CORREL",
-        "MAX",
-        "MAXINDEX",
-        "MIN",
-        "MININDEX",
-        "MINMAX",
-        "MINMAXINDEX",
-        "SUM",
-        "AVGPRICE",
-        "MEDPRICE",
-        "TYPPRICE",
-        "WCLPRICE",
-        "ACOS",
-        "ASIN",
-        "ATAN",
-        "CEIL",
-        "COS",
-        "COSH",
-        "EXP",
-        "FLOOR",
-        "LN",
-        "LOG10",
-        "SIN",
-        "SINH",
-        "SQRT",
-        "TAN",
-        "TANH",
-        "ADD",
-        "DIV",
-        "MULT",
-        "SUB",
-    ]
-)
-# These count bars from the first one: over a tail the number would be another.
-_FORGETTING -= {"MAXINDEX", "MININDEX", "MINMAXINDEX"}
+# Functions of a fixed number of bars. All others remember every bar so far (a running total, a recursion, a moving
+# average whose kind is a parameter) or count bars from the first one, as MAXINDEX does: what is not known to forget is
+# taken to remember.
+_FORGETTING = """
+    SMA WMA TRIMA MIDPOINT MIDPRICE MOM ROC ROCP ROCR ROCR100 WILLR CCI AROON AROONOSC BOP ULTOSC TRANGE STDDEV VAR
+    LINEARREG LINEARREG_ANGLE LINEARREG_INTERCEPT LINEARREG_SLOPE TSF BETA CORREL MAX MIN MINMAX SUM AVGPRICE MEDPRICE
+    TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP FLOOR LN LOG10 SIN SINH SQRT TAN TANH ADD DIV MULT SUB
+"""
+
+
+@cache
+def _talib() -> ModuleType:
+    """Loaded when an extra column asks for it: TA-Lib brings pandas and polars along, into every Spark worker."""
+    import talib.abstract
+
+    return talib
 
 
 @dataclass(frozen=True)
@@ -109,14 +59,14 @@ class Extra:
         column, name = str(entry["column"]), str(entry["function"]).upper()
         if not re.fullmatch(r"[a-z][a-z0-9_]*", column):
             raise ConfigError(f"extra {column!r}: a column is named in small letters, digits and _")
-        functions = talib.get_functions()
+        functions = _talib().get_functions()
         if name not in functions:
             near = difflib.get_close_matches(name, functions, 3, 0.4)
             hint = f" Close to it: {', '.join(near)}." if near else ""
             raise ConfigError(
                 f"extra {column!r}: TA-Lib has no function {name!r}.{hint} It has: {', '.join(functions)}"
             )
-        valid = dict(abstract.Function(name).parameters)
+        valid = dict(_talib().abstract.Function(name).parameters)
         given = entry.get("parameters") or {}
         if not isinstance(given, Mapping) or (unknown := set(given) - set(valid)):
             allowed = ", ".join(f"{k} (default {v})" for k, v in valid.items()) or "none"
@@ -143,13 +93,13 @@ class Extra:
 
     @property  # not cached: TA-Lib's call objects do not travel to Spark's workers
     def _call(self) -> Any:
-        call = abstract.Function(self.function)
+        call = _talib().abstract.Function(self.function)
         call.parameters = dict(self.parameters)
         return call
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(abstract.Function(self.function).output_names)
+        return tuple(_talib().abstract.Function(self.function).output_names)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -164,7 +114,7 @@ class Extra:
     @property
     def remembers(self) -> bool:
         """Whether a bar's value depends on every bar before it."""
-        return self.function not in _FORGETTING and not self.function.startswith("CDL")
+        return self.function not in _FORGETTING.split() and not self.function.startswith("CDL")
 
     def compute(self, bars: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """One array for each output, NaN until warm. ``bars``: open, high, low, close, volume as float arrays."""
