@@ -41,7 +41,7 @@ sys.path.insert(0, str(HERE))
 
 from sise.calendars import COUNTRIES, Calendar  # noqa: E402
 from sise.indicators.batch import with_indicators  # noqa: E402
-from sise.indicators.compute import _Run, compute_indicators  # noqa: E402
+from sise.indicators.compute import all_bars, compute_indicators  # noqa: E402
 from sise.indicators.registry import Registry  # noqa: E402
 from sise.lake import Lake  # noqa: E402
 
@@ -300,9 +300,7 @@ def measure(spark: SparkSession, lake: Lake, work: Path, runs: int) -> dict[str,
         found["sise_s"] = timed(lambda: compute_indicators(spark, lake, REGISTRY, CALENDARS, full=True), runs)
 
         def compute_only() -> None:
-            run = _Run(spark, lake, REGISTRY, CALENDARS)
-            bars = run._bars(run.prices, run._last_sessions())
-            with_indicators(bars, REGISTRY).write.format("noop").mode("overwrite").save()
+            with_indicators(all_bars(lake), REGISTRY).write.format("noop").mode("overwrite").save()
 
         found["sise_compute_s"] = timed(compute_only, runs, 0)
     found["sise_peak_gib"] = round(memory.most, 2)

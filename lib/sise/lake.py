@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
+from deltalake import DeltaTable as LocalTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -76,6 +77,15 @@ class Lake:
         if log := self._log(name):
             return newest_version(log)
         return int(self._commits(name, 1)[0]["version"]) if self.exists(name) else -1
+
+    def identity(self, name: str) -> str:
+        """The id that Delta gave the table when it was made; '' where there is none yet. One that was deleted and made
+        anew has the same path and versions, but another id."""
+        if not self.exists(name):
+            return ""
+        if self._on_this_machine:
+            return str(LocalTable(self.path(name), without_files=True).metadata().id)
+        return str(DeltaTable.forPath(self.spark, self.path(name)).detail().select("id").collect()[0][0])
 
     def _log(self, name: str) -> Path | None:
         """The folder of the table's log, where the lake is one of this machine: its file names answer in no time what

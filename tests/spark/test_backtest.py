@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -72,11 +72,13 @@ def test_every_day_has_what_was_true_on_it(lake, registry, settings, calendars, 
         for at, day in enumerate(days)
     ]
     rows += [row("J", day, price={"flags": ["jump"]} if at == 2 else {}) for at, day in enumerate(days)]
+    rows += [row("L", day) for day in days]
     symbols = [
         share("A", market_cap=1e12),
         share("A", days[3], market_cap=2e12, is_warning=True),
         share("A", days[5], active=False),
         share("P", days[4], name="Late"),
+        share("L", days[-1] + timedelta(60), name="Later", market_cap=1e13, is_warning=True),
         share("S", market_cap=None, listed_shares=1_000),
         share("S", days[4], market_cap=None, listed_shares=5_000),
     ]
@@ -91,6 +93,8 @@ def test_every_day_has_what_was_true_on_it(lake, registry, settings, calendars, 
     assert [r["market_cap"] for r in a][1:5] == [1e12, 1e12, 2e12, 2e12]
     assert [r["is_warning"] for r in a][2:4] == [False, True] and [r["active"] for r in a][4:6] == [True, False]
     assert p[3]["prev_rsi_14"] == 30 and p[3]["prev_sma_5"] is None and p[0]["name"] == p[5]["name"] == "Late"
+    later = found["L", days[0]]  # what was collected two months afterwards says little about the day
+    assert (later["name"], later["market_cap"], later["is_warning"], later["active"]) == ("Later", None, None, None)
     assert {r["market_cap"] for r in s} == {1e7}, "listed shares × the close as it was traded"
     assert [r["high"] for r in s] == [pytest.approx(2_100.0)] * COUNT, "on the indicators' basis"
     assert [r["market_cap_usd"] for r in s][5:7] == [1e4, 5e3]

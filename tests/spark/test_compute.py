@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from datetime import date
 
 import numpy as np
@@ -165,12 +166,21 @@ def test_rebuild_from_a_date_equals_the_whole(spark, lake, registry, calendars, 
         assert outcome.details["mode"] == "rebuild"
         for name, expected in whole.items():
             assert_same(table(lake, name), expected)
+    # what changed before the date, and a split that fell due meanwhile, are not passed over
+    rows = [r | {"close": r["close"] * 1.01} for r in market(days, 261) if r["date"] == days[260]]
+    load(lake, rows + [r for r in market(days, 301) if r["date"] == days[300]], [action("A1", str(days[300]), 0.5)])
+    compute_indicators(spark, lake, registry, calendars, rebuild_from=days[300])
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    for name in whole:
+        assert_same(table(lake, name), table(other, name))
 
 
 def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, calendars, days, tmp_path, monkeypatch):
     load(lake, market(days, 100))
     compute_indicators(spark, lake, registry, calendars)
-    load(lake, [r for r in market(days, 101) if r["date"] == days[100]])
+    rows = [r for r in market(days, 101) if r["date"] == days[100] and r["symbol"] != "A2"]
+    # and A2's last bars, more than there are states of, turn out to be none
+    load(lake, rows + [r | {"volume": 0.0} for r in market(days, 100) if r["symbol"] == "A2" and r["date"] > days[87]])
     replace = Lake.replace
 
     def dies(self, name, *args, **kwargs):
@@ -184,6 +194,7 @@ def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, ca
     monkeypatch.undo()
     assert lake.read("live_state").agg(F.max("as_of")).collect()[0][0] == days[99]
     compute_indicators(spark, lake, registry, calendars)
+    assert lake.read("live_state").where("symbol = 'A2'").collect()[0]["as_of"] == days[87]
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     for name in ("indicators", "indicator_state", "live_state"):
         assert_same(table(lake, name), table(other, name))
@@ -203,6 +214,40 @@ def test_a_share_that_loses_its_last_bar_falls_back_to_the_one_before(spark, lak
     assert rows["A1"] == (days[99], days[101]) and rows["A2"] == (days[98], days[101])
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     assert_same(table(lake, "indicators"), table(other, "indicators"))
+
+
+def test_a_bar_that_comes_on_an_ex_date_at_its_basis_is_not_rebased_again(
+    spark, lake, registry, calendars, days, tmp_path
+):
+    """Collected on the morning of the split: the last bar is quoted after it, those before are not."""
+    rows = [r for r in market(days, 100) if r["symbol"] in ("A1", "A2")]
+    load(lake, [r for r in rows if r["date"] < days[99]], [action("A1", str(days[100]), 0.5)])
+    compute_indicators(spark, lake, registry, calendars)
+    halved = {c: rows[99][c] * 0.5 for c in ("open", "high", "low", "close")}
+    assert (rows[99]["symbol"], rows[99]["date"]) == ("A1", days[99])
+    load(lake, [rows[99] | halved | {"basis": days[100]}])
+    compute_indicators(spark, lake, registry, calendars)
+    live = lake.read("live_state").where("symbol = 'A1'").collect()[0]
+    assert (live["as_of"], live["valid_session"], live["rebased_by"]) == (days[99], days[100], 1.0)
+    assert live["close"] == halved["close"]
+    assert live["return_1"] == pytest.approx(prices(0, 340)[99] / prices(0, 340)[98] - 1, rel=1e-12)
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    for name in ("indicators", "indicator_state", "live_state"):
+        assert_same(table(lake, name), table(other, name))
+
+
+def test_prices_made_anew_are_not_taken_for_the_old_ones(spark, lake, registry, calendars, days):
+    load(lake, market(days, 60))
+    compute_indicators(spark, lake, registry, calendars)
+    version = lake.version("prices")
+    shutil.rmtree(lake.path("prices"))
+    anew = Lake(spark, lake.root, registry.extra_columns)
+    load(anew, [r | {c: r[c] * 2 for c in ("open", "high", "low", "close")} for r in market(days, 60)])
+    assert anew.version("prices") == version
+    outcome = compute_indicators(spark, anew, registry, calendars)
+    assert outcome.details["mode"] == "full" and "prices is another one" in outcome.lines[0]
+    closes = {r["date"]: r["close"] for r in anew.read("indicators").where("symbol = 'A1'").collect()}
+    assert closes[days[59]] == prices(0, 340)[59] * 2
 
 
 def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars, days):

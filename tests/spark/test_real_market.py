@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from sise.indicators.algebra import Columns
 from sise.indicators.batch import with_indicators
-from sise.indicators.compute import _Run
+from sise.indicators.compute import all_bars
 from sise.indicators.live import at_price
 from sise.prices.report import quality_report
 
@@ -104,8 +104,7 @@ def test_parity_with_talib_for_every_share(computed):
 def test_live_parity_at_every_close(real_market, registry, calendars, spark):
     """tick(state of the bar before, this bar's price) == batch(this bar), over all of the real prices."""
     lake, _ = real_market
-    run = _Run(spark, lake, registry, calendars)
-    rows = with_indicators(run._bars(run.prices, run._last_sessions()), registry, keep=1_000_000)
+    rows = with_indicators(all_bars(lake), registry, keep=1_000_000)
     order = Window.partitionBy("symbol", "country").orderBy("date")
     live = [*registry.core, *registry.ingredients]
     before = rows.withColumn("_before", F.lag(F.struct("filter_state", "close", *registry.core)).over(order))

@@ -1,7 +1,8 @@
 """The indicator job: full rebuild, rebuild from a date, or the day. All three are one pipeline over chosen bars.
 
-What has been done is written with live_state's commit (the versions of prices and actions, the registry's hash):
-live_state is the last table of a run, so a run killed before it is done again from where the last whole one was.
+What has been done is written with live_state's commit (the identities and versions of prices and actions, the
+registry's hash): live_state is the last table of a run, so a run killed before it is done again from where the last
+whole one was.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
 from sise.session import Hold, described, small_plans
 
-__all__ = ["compute_indicators"]
+__all__ = ["all_bars", "compute_indicators"]
 
 _SHARE = ["country", "symbol"]
 _LONG_AGO = date(1900, 1, 1)
@@ -37,12 +38,49 @@ _SLACK = 1.2
 
 @dataclass(frozen=True)
 class _Progress:
-    """What the last whole run had read."""
+    """What the last whole run had read: versions of the tables with these ids, bars up to ``as_of`` in each country,
+    adjusted to ``adjusted_to``."""
 
     prices: int
     actions: int
+    ids: Mapping[str, str]
     registry: str
     as_of: Mapping[str, str]
+    adjusted_to: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Span:
+    """By country: the newest bar's session, and the day to whose basis all bars are adjusted. That is later where a
+    source re-based its history on the morning of an ex-date, before the session's own bar."""
+
+    as_of: Mapping[str, date]
+    adjusted_to: Mapping[str, date]
+
+    def later(self, other: _Span) -> _Span:
+        def newest(ours: Mapping[str, date], theirs: Mapping[str, date]) -> dict[str, date]:
+            return {c: max(filter(None, (ours.get(c), theirs.get(c)))) for c in {*ours, *theirs}}
+
+        return _Span(newest(self.as_of, other.as_of), newest(self.adjusted_to, other.adjusted_to))
+
+
+def _span_of(rows: DataFrame) -> _Span:
+    """Of bars, or of changes of them: date and basis."""
+    found = rows.groupBy("country").agg(F.max("date").alias("date"), F.max("basis").alias("basis")).collect()
+    as_of = {row["country"]: row["date"] for row in found}
+    return _Span(as_of, {row["country"]: max(row["date"], row["basis"] or row["date"]) for row in found})
+
+
+def all_bars(lake: Lake) -> DataFrame:
+    """What a full run is computed from: every share's bars (rolling.BAR_COLUMNS), adjusted, days without trade left
+    out."""
+    prices = lake.require("prices")
+    return _bars(prices, lake.read("actions"), _span_of(prices))
+
+
+def _bars(prices: DataFrame, actions: DataFrame, span: _Span) -> DataFrame:
+    rows = adjusted_prices(prices.where(F.col("volume") > 0), actions, span.adjusted_to)
+    return rows.select(*BAR_COLUMNS)
 
 
 class _Run:
@@ -54,6 +92,7 @@ class _Run:
         self.versions = {"prices": lake.version("prices"), "actions": lake.version("actions")}
         self.prices = lake.read("prices", self.versions["prices"])
         self.actions = lake.read("actions", self.versions["actions"])
+        self.ids = {name: lake.identity(name) for name in self.versions}
         self.outcome = Outcome(versions=dict(self.versions))
         self.hold = Hold()
         self.state_columns = ["bars", "tail_from", *registry.state]
@@ -61,40 +100,44 @@ class _Run:
     def full(self, why: str) -> Outcome:
         """Every share from its first bar; replaces the tables."""
         self._note(why, mode="full")
-        as_of = self._last_sessions()
-        bars = self._bars(self.prices, as_of)
+        span = _span_of(self.prices)
+        bars = self._bars(self.prices, span)
         with described(self.spark, "indicators: compute and write every share's whole history"):
             self.lake.replace("indicators", with_indicators(bars, self.registry))
-        self._finish_all(as_of)
+        self._finish_all(span)
         return self.outcome
 
-    def rebuild_from(self, start: date) -> Outcome:
-        """Every share's rows from ``start`` on, continued from the states kept where there are some."""
+    def rebuild_from(self, start: date, done: _Progress) -> Outcome:
+        """Every share's rows from ``start`` on, continued from the states kept where there are some. What changed
+        since the last run is done first: it may lie before ``start``, or be a split that the states are older than."""
+        if self._moved(done) and self.day(done).details["mode"] == "full":
+            return self.outcome
         self._note(f"rebuild from {start}", mode="rebuild")
-        as_of = self._last_sessions()
+        span = _span_of(self.prices).later(_span_before(done))
         shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
             shares = self.hold(self._with_state(shares), eager=False)
             counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
-        rows = self._rows(shares, as_of, counts[1], counts[0] - counts[1])
+        rows = self._rows(shares, span, counts[1], counts[0] - counts[1])
         with described(self.spark, f"indicators: compute and write all rows from {start}"):
             self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
-        self._finish_all(as_of)
+        self._finish_all(span)
         return self.outcome
 
     def day(self, done: _Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
+        before = _span_before(done)
         with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
             changes = self.lake.changes("prices", done.prices, self.versions["prices"])
             actions = self.lake.changes("actions", done.actions, self.versions["actions"])
-            if changes is None or actions is None:
-                return self.full("the change feed no longer reaches back to the last run")
-            keys = self.hold(changes.select(*_SHARE, "date").distinct(), eager=False)
-            newest = {row["country"]: row[1] for row in keys.groupBy("country").agg(F.max("date")).collect()}
-            before = {country: date.fromisoformat(day) for country, day in done.as_of.items()}
-            as_of = {c: max(filter(None, (newest.get(c), before.get(c)))) for c in {*newest, *before}}
-            shares = self.hold(self._with_state(self._affected(keys, actions, before, as_of)), eager=False)
-            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
+            known = changes is not None and actions is not None
+            if changes is not None and actions is not None:
+                keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
+                span = _span_of(keys).later(before)
+                shares = self.hold(self._with_state(self._affected(keys, actions, before, span)), eager=False)
+                counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
+        if not known:
+            return self.full("the change feed no longer reaches back to the last run")
         self._note("", mode="day")
         self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
         self.outcome.say(
@@ -102,43 +145,56 @@ class _Run:
             f"{counts[0] - counts[1]} start from their first bar"
         )
         if counts[0] == 0:
-            if as_of != before or self._moved(done):
-                self._replace_live(None, as_of)
+            if span != before or self._moved(done):
+                self._replace_live(None, span)
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
-            rows = self.hold(self._rows(shares, as_of, counts[1], counts[0] - counts[1]))
+            rows = self.hold(self._rows(shares, span, counts[1], counts[0] - counts[1]))
         with small_plans(self.spark, counts[0] == counts[1]):
-            self._write_day(keys, shares, rows, counts[0], as_of)
+            self._write_day(keys, shares, rows, counts[0], span)
         return self.outcome
 
-    def _write_day(
-        self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, as_of: Mapping[str, date]
-    ) -> None:
+    def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: _Span) -> None:
         with described(self.spark, f"indicators: merge the rows of {count} shares"):
-            gone = keys.join(rows, on=[*_SHARE, "date"], how="left_anti")
+            gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
         with described(self.spark, "indicators: keep the filters' states"):
-            kept = self._kept_states(shares)
+            lost, kept = self._lost(shares, rows), self._kept_states(shares)
+            replaced = rows.select(*_SHARE)
+            if not lost.isEmpty():
+                last = self._last_of(lost, span)
+                rows = self.hold(rows.select(*last.columns).unionByName(last))
+                kept = kept.join(F.broadcast(lost), on=_SHARE, how="left_anti")
+                replaced = replaced.unionByName(lost)
             self.lake.replace("indicator_state", self._newest(kept.unionByName(self._states(rows)), KEPT_SESSIONS))
-        if written.deleted:  # a share may have lost its newest bar: its live state is that of the one before
-            lost = shares.join(rows, on=_SHARE, how="left_anti").select(*_SHARE)
-            earlier = self._last_bars().join(F.broadcast(lost), on=_SHARE, how="left_semi")
-            rows = self.hold(rows.select(*earlier.columns).unionByName(earlier))
-        self._replace_live(rows, as_of, shares if written.deleted else rows)
+        self._replace_live(rows, span, replaced)
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
 
+    def _lost(self, shares: DataFrame, rows: DataFrame) -> DataFrame:
+        """Of ``shares``, those that live_state shows at a bar which is gone. Asked of live_state and not of this run's
+        deletions: a run that was killed may have made them."""
+        live = self.lake.read("live_state").select(*_SHARE, "as_of")
+        without = shares.join(rows.select(*_SHARE), on=_SHARE, how="left_anti")
+        return self.hold(live.join(F.broadcast(without), on=_SHARE).where(F.col("as_of") >= F.col("start"))).select(
+            *_SHARE
+        )
+
+    def _last_of(self, shares: DataFrame, span: _Span) -> DataFrame:
+        """The last bars of ``shares``, computed from their first: there may be no state left of what remains."""
+        bars = self._bars(self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi"), span)
+        return self._with_live_state(with_indicators(bars, self.registry))
+
     # What to compute -------------------------------------------------------------------------------------------
 
-    def _affected(
-        self, keys: DataFrame, actions: DataFrame, before: Mapping[str, date], as_of: Mapping[str, date]
-    ) -> DataFrame:
-        """(country, symbol, start): start is the first changed bar, or long ago where a factor changed or fell due."""
+    def _affected(self, keys: DataFrame, actions: DataFrame, before: _Span, span: _Span) -> DataFrame:
+        """(country, symbol, start) of each changed bar, and long ago for a share whose factor changed or fell due."""
         never = F.lit(_LONG_AGO)
-        known, now = F.coalesce(by_country(before, "date"), never), by_country(as_of, "date")
+        known = F.coalesce(by_country(before.adjusted_to, "date"), never)
+        now = by_country(span.adjusted_to, "date")
         known_next, following = (
             F.coalesce(by_country({c: self.calendars[c].next(day) for c, day in days.items()}, "date"), never)
-            for days in (before, as_of)
+            for days in (before.as_of, span.as_of)
         )
         # An action announced ahead changes no bar until its ex-date; the one of the next session re-bases live_state.
         price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull()
@@ -147,53 +203,57 @@ class _Run:
         due = self.actions.where(price_changing & falls_due).select(*_SHARE)
         changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
         changed = self.hold(changed.unionByName(due).distinct())
-        starts = keys.groupBy(*_SHARE).agg(F.min("date").alias("start"))
+        starts = keys.select(*_SHARE, F.col("date").alias("start"))
         if changed.isEmpty():  # the usual day
             return starts
         # A share that was never computed has its bars among the keys, if it has any.
         computed = self.lake.read("live_state").select(*_SHARE)
         again = changed.join(computed, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
-        return starts.unionByName(again).groupBy(*_SHARE).agg(F.min("start").alias("start"))
+        return starts.unionByName(again)
 
-    def _with_state(self, shares: DataFrame) -> DataFrame:
-        """Adds ``_state``: the newest state kept from before ``start``, null for a share that starts over."""
-        if self.registry.remembering:
-            return shares.withColumn("_state", F.lit(None).cast(self._state_type()))
-        states = self.lake.read("indicator_state")
-        usable = states.join(F.broadcast(shares), on=_SHARE, how="inner").where(
-            (F.col("date") < F.col("start")) & (F.col("bars") >= self.registry.warm)
-        )
-        newest = usable.groupBy(*_SHARE).agg(
-            F.max_by(F.struct("date", *self.state_columns), "date").cast(self._state_type()).alias("_state")
-        )
-        return shares.join(F.broadcast(newest), on=_SHARE, how="left")
+    def _with_state(self, changes: DataFrame) -> DataFrame:
+        """A row for each share of ``changes``, which may have several: its first ``start``, and ``_state``, the newest
+        state kept from before it, null for a share that starts over."""
+        kind = self._state_type()
+        rows = changes.select(*_SHARE, "start", F.lit(None).cast(kind).alias("_state"))
+        if not self.registry.remembering:
+            warm = self.lake.read("indicator_state").where(F.col("bars") >= self.registry.warm)
+            state = F.struct("date", *self.state_columns).cast(kind)
+            rows = rows.unionByName(
+                warm.select(*_SHARE, F.lit(None).cast("date").alias("start"), state.alias("_state"))
+            )
+        # One shuffle of a few rows a share: joins would take several queries, each planned and compiled anew.
+        shares = rows.groupBy(*_SHARE).agg(F.min("start").alias("start"), F.collect_list("_state").alias("_states"))
+        earlier = F.filter("_states", lambda state: state["date"] < F.col("start"))
+        found = shares.where(F.col("start").isNotNull())
+        return found.select(*_SHARE, "start", F.array_max(earlier).alias("_state"))  # the date is its first field
 
     def _state_type(self) -> str:
         fields = ", ".join(f"{name}: double" for name in self.registry.state)
         return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
 
-    def _rows(self, shares: DataFrame, as_of: Mapping[str, date], continued: int, anew: int) -> DataFrame:
+    def _rows(self, shares: DataFrame, span: _Span, continued: int, anew: int) -> DataFrame:
         """The indicators of ``shares`` from their ``start`` on: of how many with a state, and how many without."""
         parts = []
         if continued:
             some = shares.where(F.col("_state").isNotNull())
-            parts.append(with_new_bars(self._tails(some, as_of), some, self.registry))
+            parts.append(with_new_bars(self._tails(some, span), some, self.registry))
         if anew or not continued:
             bars = self.prices.join(
                 F.broadcast(shares.where(F.col("_state").isNull()).select(*_SHARE)), on=_SHARE, how="left_semi"
             )
-            parts.append(with_indicators(self._bars(bars, as_of), self.registry))
+            parts.append(with_indicators(self._bars(bars, span), self.registry))
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
         starts = F.broadcast(shares.select(*_SHARE, "start"))
         return rows.join(starts, on=_SHARE, how="inner").where(F.col("date") >= F.col("start")).drop("start")
 
-    def _tails(self, shares: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
+    def _tails(self, shares: DataFrame, span: _Span) -> DataFrame:
         """The bars of ``shares`` from their state's ``tail_from`` on (null: all). Shares that trade daily are read by
         date, so that files of earlier years are not opened; the others, few on most days, from wherever their bars
         lie."""
         shares = shares.select(*_SHARE, F.col("_state.tail_from").alias("_from"))
-        span = int(self.registry.tail * _SLACK) + 2 * KEPT_SESSIONS
-        since = min((self.calendars[c].back(day, span) for c, day in as_of.items()), default=_LONG_AGO)
+        back = int(self.registry.tail * _SLACK) + 2 * KEPT_SESSIONS
+        since = min((self.calendars[c].back(day, back) for c, day in span.as_of.items()), default=_LONG_AGO)
         deep = F.col("_from").isNull() | (F.col("_from") < F.lit(since))
         far = shares.where(deep)
         prices = self.prices
@@ -203,33 +263,28 @@ class _Run:
         if not far.isEmpty():
             parts.append(prices.join(F.broadcast(far), on=_SHARE, how="inner"))
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
-        return self._bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), as_of)
+        return self._bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), span)
 
-    def _bars(self, prices: DataFrame, as_of: Mapping[str, date]) -> DataFrame:
-        """Adjusted bars of days with trade."""
-        rows = adjusted_prices(prices.where(F.col("volume") > 0), self.actions, as_of)
-        return rows.select(*BAR_COLUMNS)
-
-    def _last_sessions(self) -> dict[str, date]:
-        rows = self.prices.groupBy("country").agg(F.max("date").alias("date")).collect()
-        return {row["country"]: row["date"] for row in rows}
+    def _bars(self, prices: DataFrame, span: _Span) -> DataFrame:
+        return _bars(prices, self.actions, span)
 
     # What to keep ----------------------------------------------------------------------------------------------
 
-    def _finish_all(self, as_of: Mapping[str, date]) -> None:
+    def _finish_all(self, span: _Span) -> None:
         """After a rebuild: states and live state of every share, from the table just written."""
         with described(self.spark, "indicators: read the last bars of every share"):
-            rows = self.hold(self._last_bars().coalesce(2))
+            rows = self.hold(self._with_live_state(self.lake.read("indicators")).coalesce(2))
         with described(self.spark, "indicators: keep the filters' states"):
             self.lake.replace("indicator_state", self._newest(self._states(rows), KEPT_SESSIONS))
-        self._replace_live(rows, as_of)
+        self._replace_live(rows, span)
         self.outcome.rows_in = self.outcome.rows_out = self.lake.read("indicators").count()  # from the log alone
         self.outcome.details["shares"] = self.lake.read("live_state").count()
 
-    def _last_bars(self) -> DataFrame:
+    def _with_live_state(self, rows: DataFrame) -> DataFrame:
         """The bars that carry a filter state, among them the last ones of every share."""
-        rows = self.lake.read("indicators").where(F.col("filter_state").isNotNull())
-        return rows.select(*_SHARE, "date", "market", "close", "volume", "filter_state")
+        return rows.where(F.col("filter_state").isNotNull()).select(
+            *_SHARE, "date", "market", "close", "volume", "filter_state"
+        )
 
     def _states(self, rows: DataFrame) -> DataFrame:
         """indicator_state's rows out of ``filter_state``."""
@@ -263,11 +318,11 @@ class _Run:
             *[value.alias(name) for name, value in live.items()],
         )
 
-    def _replace_live(self, rows: DataFrame | None, as_of: Mapping[str, date], shares: DataFrame | None = None) -> None:
+    def _replace_live(self, rows: DataFrame | None, span: _Span, shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
-        valid = {c: self.calendars[c].next(day) for c, day in as_of.items()}
-        parts = [] if rows is None else [rebased(self._live(rows), self.actions, as_of, valid)]
+        valid = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
+        parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.adjusted_to, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
@@ -279,10 +334,10 @@ class _Run:
             "session_open": by_country({c: span[0] for c, span in hours.items()}, "timestamp"),
             "session_close": by_country({c: span[1] for c, span in hours.items()}, "timestamp"),
         }
-        done = {**self.versions, "registry": self.registry.hash, "as_of": as_of}
+        done = self.versions | {"ids": self.ids, "registry": self.registry.hash} | vars(span)
         with described(self.spark, "indicators: replace live_state for the next session"):
             self.lake.replace("live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str))
-        self.outcome.details["as_of"] = dict(as_of)
+        self.outcome.details["as_of"] = dict(span.as_of)
 
     def _moved(self, done: _Progress) -> bool:
         return (done.prices, done.actions) != (self.versions["prices"], self.versions["actions"])
@@ -321,20 +376,23 @@ def compute_indicators(
 
 
 def _choose(run: _Run, done: _Progress | None, full: bool, rebuild_from: date | None) -> Outcome:
-    stale = done is None or done.registry != run.registry.hash or done.prices > run.versions["prices"]
     if full:
         return run.full("asked for")
-    if stale:
-        why = (
-            "nothing was computed before"
-            if done is None
-            else "conf/indicators.json changed"
-            if done.registry != run.registry.hash
-            else "prices are older than the last run"
-        )
-        return run.full(why)
-    assert done is not None
-    return run.rebuild_from(rebuild_from) if rebuild_from else run.day(done)
+    if done is None:
+        return run.full("nothing was computed before")
+    if done.registry != run.registry.hash:
+        return run.full("conf/indicators.json changed")
+    for name, known in (("prices", done.prices), ("actions", done.actions)):
+        if known >= 0 and (done.ids.get(name) != run.ids[name] or known > run.versions[name]):
+            return run.full(f"the table {name} is another one than at the last run, or older")
+    return run.rebuild_from(rebuild_from, done) if rebuild_from else run.day(done)
+
+
+def _span_before(done: _Progress) -> _Span:
+    as_of, adjusted_to = (
+        {c: date.fromisoformat(str(day)) for c, day in days.items()} for days in (done.as_of, done.adjusted_to)
+    )
+    return _Span(as_of, adjusted_to)
 
 
 def _progress(lake: Lake) -> _Progress | None:

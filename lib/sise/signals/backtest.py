@@ -91,7 +91,20 @@ def backtest_rule(
         with described(spark, "backtest: keep the figures"):
             outcome.rows_out = lake.merge("backtests", _rows(figures, asked, rule, spans, versions)).changed
         _tell(figures, asked, rule, spans, outcome)
+        _tell_unlisted(read("symbols"), spans, outcome)
     return outcome
+
+
+def _tell_unlisted(symbols: DataFrame, spans: Spans, outcome: Outcome) -> None:
+    known = symbols.groupBy("country").agg(F.min("valid_from").alias("since")).collect()
+    since = {row["country"]: row["since"] for row in known}
+    for country, (first, _) in spans.items():
+        if country not in since or since[country] > first:
+            before = f"before {since[country]}" if country in since else "on any day"
+            outcome.say(
+                f"{country}: {before} no listing is known: no share has a market cap there, and none is left out for a "
+                "warning, a halt or administration"
+            )
 
 
 def _rule(question: Question, settings: Settings, shares: DataFrame) -> Rule:

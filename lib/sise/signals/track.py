@@ -158,7 +158,8 @@ def _summarize(
         figures = lake.read("signal_summary")
     else:
         figures = hold(summarize(lake.read("signal_performance"), "rule"))
-        lake.replace("signal_summary", figures.coalesce(1), note=json.dumps(versions))
+        note = {"versions": versions, "ids": {name: lake.identity(name) for name in versions}}
+        lake.replace("signal_summary", figures.coalesce(1), note=json.dumps(note))
     whole = figures.where((F.col("market") == ALL) & (F.col("month") == ALL)).orderBy("rule", "horizon").collect()
     outcome.details["rules"] = {}
     for row in whole:
@@ -178,9 +179,12 @@ def _say_unknown(signals: DataFrame, rules: Sequence[Rule], outcome: Outcome) ->
 
 
 def _progress(lake: Lake) -> dict[str, int] | None:
+    """The versions that the last run had read; None where there was none, or a table is another one since."""
     note = lake.note("signal_summary") if lake.exists("signal_performance") else None
     try:
         done = json.loads(note or "")
-    except ValueError:
+        versions, ids = dict(done["versions"]), dict(done["ids"])
+    except (KeyError, TypeError, ValueError):
         return None
-    return done if isinstance(done, dict) and set(done) == {"signals", *_READ} else None
+    same = all(version < 0 or ids.get(name) == lake.identity(name) for name, version in versions.items())
+    return versions if same and set(versions) == {"signals", *_READ} else None

@@ -26,6 +26,10 @@ Spans = Mapping[str, tuple[date, date]]
 # A share's bar before lies within so many sessions, or is looked up in the whole table.
 RECENT_SESSIONS = 40
 _SHARE = ["country", "symbol"]
+# A share's first listing row tells how it stood so many days before, too: on the first day of a lake the listings are
+# newer than the last session. Further back it tells only what does not change.
+_FIRST_LISTING_DAYS = 10
+_LASTING = ("name", "is_etf")
 _SYMBOL = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
 # A jump that nothing explains, or a price that came back the next day: what indicators say around it is not true.
 _SUSPECT = ("jump", "glitch", "unconfirmed_action")
@@ -49,10 +53,11 @@ def shares_between(
     """A row for each share and session with trade, with every column that a rule may name, as of that day.
 
     The indicators (only ``columns`` of them where these are named), ``prev_…`` of each (the share's bar before),
-    the bar's open, high and low, volume and value, the symbol's row valid on the day (before its first row, a share
-    is taken as that row describes it), ``market_cap`` (else listed shares × the close as it was traded),
-    ``market_cap_usd``, ``turnover`` (close × average volume, else the day's value), ``suspect`` (true where one of
-    the last SISE_SUPPRESS_BARS sessions is flagged, else null) and the setting ``large_cap_usd``.
+    the bar's open, high and low, volume and value, the symbol's row valid on the day (a share's first row holds for
+    the ten days before it, too; further back only name and is_etf are known, the rest is null), ``market_cap`` (else
+    listed shares × the close as it was traded), ``market_cap_usd``, ``turnover`` (close × average volume, else the
+    day's value), ``suspect`` (true where one of the last SISE_SUPPRESS_BARS sessions is flagged, else null) and the
+    setting ``large_cap_usd``.
 
     Prices and volumes have the basis of ``indicators``: all splits that it knew of. Volume × price, value, market
     caps and whatever compares prices with prices are free of it; a rule that compares a price with a fixed amount
@@ -113,17 +118,23 @@ def _with_past(
     order = Window.partitionBy("symbol", "country").orderBy("date", F.col("_bar").asc_nulls_first())
     whole = order.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     before = order.rowsBetween(Window.unboundedPreceding, -1)
-    listing = F.coalesce(
-        F.last("_listing", ignorenulls=True).over(order.rowsBetween(Window.unboundedPreceding, 0)),
-        F.first("_listing", ignorenulls=True).over(whole),
-    )
+    listing = F.last("_listing", ignorenulls=True).over(order.rowsBetween(Window.unboundedPreceding, 0))
+    dated = F.when(F.col("_listing").isNotNull(), F.struct("date", "_listing"))
+    first = F.first(dated, ignorenulls=True).over(whole)
     # a struct, since a column that was null on the bar before is null in prev_x, too
     previous = F.last(F.when(F.col("_bar"), F.struct(*columns)), ignorenulls=True).over(before)
-    rows = both.withColumns({"_before": previous, "_now": listing})
+    rows = both.withColumns({"_before": previous, "_now": listing, "_first": first})
+    near = F.col("_first.date") <= F.date_add("date", _FIRST_LISTING_DAYS)
+    described = {
+        c: F.when(F.col("_now").isNotNull(), F.col(f"_now.{c}")).when(
+            F.lit(True) if c in _LASTING else near, F.col(f"_first._listing.{c}")
+        )
+        for c in _SYMBOL
+    }
     return _within(rows.where("_bar"), spans).select(
         *table.columns,
         *[F.col(f"_before.{c}").alias(f"prev_{c}") for c in columns],
-        *[F.col(f"_now.{c}").alias(c) for c in _SYMBOL],
+        *[value.alias(c) for c, value in described.items()],
     )
 
 
