@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from sise.dashboard.asks import Asks, backtest_arguments
 from sise.dashboard.data.names import find
@@ -26,6 +27,8 @@ from sise.dashboard.launch import check_access, command
 from sise.dashboard.live import Live
 from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
+from sise.dashboard.views import settings as settings_page
+from sise.dashboard.views import watchlists
 from sise.dashboard.views.settings import setting_rows
 from sise.dashboard.views.signals import filtered
 from sise.dashboard.views.watchlists import csv_of
@@ -439,7 +442,7 @@ def test_a_reader_never_sees_half_a_file(here):
 def test_own_lists_are_checked_and_kept(here):
     settings, _ = here
     assert save_list(settings, "mine", "005930 # Samsung\nKR:000660\n\nus:AAPL\n") == ["005930", "KR:000660", "US:AAPL"]
-    assert "# Samsung" in read_lists(settings)["mine"]
+    assert "# Samsung" in read_lists(settings)["mine"].text
     with pytest.raises(ConfigError, match=r"mine.txt:2: 'not a symbol!'"):
         save_list(settings, "mine", "005930\nnot a symbol!")
     for bad in ("../../etc/passwd", "Mine", "", "a/b", "x" * 60):
@@ -449,6 +452,109 @@ def test_own_lists_are_checked_and_kept(here):
         save_list(settings, "rsi_oversold", "005930")
     kept = delete_list(settings, "mine")
     assert "mine" not in read_lists(settings) and "Samsung" in kept.read_text()
+
+
+def test_two_people_do_not_overwrite_each_others_lists(here):
+    settings, _ = here
+    save_list(settings, "mine", "005930")
+    with pytest.raises(InputError, match="already a list mine"):
+        save_list(settings, "mine", "000660")
+    stamp = read_lists(settings)["mine"].stamp
+    save_list(settings, "mine", "000660", stamp)
+    with pytest.raises(InputError, match="changed by somebody else"):
+        save_list(settings, "mine", "035420", stamp)
+    assert read_lists(settings)["mine"].text == "000660\n"
+    delete_list(settings, "mine")
+    with pytest.raises(InputError, match="deleted by somebody else"):
+        save_list(settings, "mine", "035420", stamp)
+    for name in ("mine", "../watchlists", ""):
+        with pytest.raises(InputError, match="there is no list"):
+            delete_list(settings, name)
+
+
+def test_the_stamp_of_the_rules_is_older_than_their_text(here, monkeypatch):
+    """A change between the two is then refused when the rules are saved, and not overwritten."""
+    settings, registry = here
+    path, real, written = settings.conf / "watchlists.json", Path.read_text, []
+
+    def read_text(self, *args, **kwargs):
+        text = real(self, *args, **kwargs)
+        if self == path and not written:
+            written.append(path.write_text(text + "\n"))
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(InputError, match="somebody else"):
+        save_rules(read_rules(settings), json.loads(real(path))["rules"], settings, registry)
+
+
+def page_of(draw: str, settings: Settings, registry: Registry | None = None, **more) -> AppTest:
+    """One viewer's run of a function of the views, by its dotted name, without what the browser draws."""
+
+    def script(draw, here):
+        import importlib
+
+        module, _, name = draw.rpartition(".")
+        getattr(importlib.import_module(f"sise.dashboard.views.{module}"), name)(here)
+
+    shared = SimpleNamespace(settings=settings, registry=registry, **more)
+    here = SimpleNamespace(words=Words("en"), settings=settings, shared=shared, prefs=Preferences(), view=None)
+    page = AppTest.from_function(script, args=(draw, here), default_timeout=20).run()
+    assert not page.exception, page.exception
+    return page
+
+
+def pressed(page: AppTest, label: str) -> AppTest:
+    next(b for b in page.button if b.label == label).click().run()
+    assert not page.exception, page.exception
+    return page
+
+
+def test_a_press_on_a_list_that_is_gone_deletes_no_other(here, monkeypatch):
+    settings, _ = here
+    monkeypatch.setattr(watchlists, "_preview", lambda here, text: None)
+    save_list(settings, "alpha", "005930")
+    save_list(settings, "beta", "000660")
+    page = page_of("watchlists._own", settings)
+    page.selectbox(key="o-list").select("beta").run()
+    delete_list(settings, "beta")
+    pressed(page, catalogue("en")["own.delete"])
+    assert list(read_lists(settings)) == ["alpha"] and "beta" in page.warning[0].value
+    pressed(page, catalogue("en")["own.delete"])
+    assert not read_lists(settings) and not page.warning
+
+
+def test_what_is_typed_into_a_list_is_not_lost_without_a_word(here, monkeypatch):
+    settings, _ = here
+    monkeypatch.setattr(watchlists, "_preview", lambda here, text: None)
+    save_list(settings, "alpha", "005930")
+    page = page_of("watchlists._own", settings)
+    page.text_area[0].input("035420").run()
+    save_list(settings, "alpha", "000660", read_lists(settings)["alpha"].stamp)
+    pressed(page, catalogue("en")["own.save"])
+    assert page.text_area[0].value == "035420" and "alpha" in page.warning[0].value
+    assert "changed by somebody else" in page.error[0].value and read_lists(settings)["alpha"].text == "000660\n"
+    pressed(page, catalogue("en")["edit.reload"])
+    assert page.text_area[0].value == "000660\n" and not page.warning
+    page.text_area[0].input("035720").run()
+    pressed(page, catalogue("en")["own.save"])
+    assert read_lists(settings)["alpha"].text == "035720\n" and not page.warning and not page.error
+
+
+def test_what_is_typed_into_a_rule_is_not_lost_without_a_word(here, monkeypatch):
+    settings, registry = here
+    monkeypatch.setattr(settings_page, "_preview", lambda here, before, entry: None)
+    page = page_of("settings._rules", settings, registry)
+    about = next(t for t in page.text_input if t.label == catalogue("en")["set.about"])
+    about.input("mine").run()
+    file = read_rules(settings)
+    save_rules(file, [file.rules[0] | {"about": "theirs"}, *file.rules[1:]], settings, registry)
+    pressed(page, catalogue("en")["set.save"])
+    about = next(t for t in page.text_input if t.label == catalogue("en")["set.about"])
+    assert about.value == "mine" and page.warning and "somebody else" in page.error[0].value
+    pressed(page, catalogue("en")["edit.reload"])
+    about = next(t for t in page.text_input if t.label == catalogue("en")["set.about"])
+    assert about.value == "theirs" and not page.warning and read_rules(settings).rules[0]["about"] == "theirs"
 
 
 def test_secrets_are_never_shown():

@@ -14,7 +14,7 @@ from sise.dashboard.context import Here
 from sise.dashboard.data.lists import entries
 from sise.dashboard.edit import RuleFile, problems_of, read_rules, save_rules
 from sise.dashboard.formats import escaped
-from sise.dashboard.parts import column, grid, records
+from sise.dashboard.parts import begun, column, grid, records
 from sise.dashboard.preview import picked, session_rows
 from sise.errors import SiseError
 from sise.settings import Settings
@@ -38,7 +38,7 @@ def show(here: Here) -> None:
 
 def _rules(here: Here) -> None:
     words = here.words
-    file = read_rules(here.settings)
+    file = begun(here, "set-file", "conf/watchlists.json", read_rules(here.settings))
     names = [str(rule.get("name")) for rule in file.rules]
     new = words("set.new")
     if wanted := st.session_state.pop("set-goto", None):
@@ -53,7 +53,7 @@ def _rules(here: Here) -> None:
 
 
 def _form(here: Here, before: dict[str, Any] | None, stamp: str) -> tuple[dict[str, Any], bool]:
-    """The rule as the fields have it now. Keys name the file's stamp: fields start anew when the file has changed."""
+    """The rule as the fields have it now. Keys end in the file's stamp (parts.begun): another file, new fields."""
     words = here.words
     known = before or {"name": "", "when": "rsi_14 < 25", "rank_by": "market_cap_usd desc"}
     entry = copy.deepcopy(known)
@@ -166,6 +166,7 @@ def _save(here: Here, file: RuleFile, rules: list[Any], goto: str, judge: bool) 
     except SiseError as problem:
         st.error(escaped(str(problem)), icon=":material/error:")
         return
+    st.session_state.pop("set-file", None)
     st.session_state["set-saved"] = str(kept.relative_to(here.settings.conf))
     st.session_state["set-goto"] = goto
     st.rerun()
