@@ -24,10 +24,11 @@ from sise.dashboard.edit import delete_list, problems_of, read_lists, read_rules
 from sise.dashboard.formats import ago, compact, escaped, percent, price, signed
 from sise.dashboard.i18n import LANGUAGES, Words, catalogue, language_of
 from sise.dashboard.launch import check_access, command
-from sise.dashboard.live import Live
+from sise.dashboard.live import Feed, Live
 from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
 from sise.dashboard.views import settings as settings_page
+from sise.dashboard.views import signals as signals_page
 from sise.dashboard.views import watchlists
 from sise.dashboard.views.settings import setting_rows
 from sise.dashboard.views.signals import filtered
@@ -204,6 +205,130 @@ def test_filters_of_signals():
     assert ids((), (), 3600) == ["3", "2"] and ids((), (), 60) == ["3"]
     assert ids(side="short", short={"dead_cross"}) == ["2", "1"] and ids(side="long", short={"dead_cross"}) == ["3"]
     assert ids(most=1) == ["3"]
+
+
+class FakeRedis:
+    """The stream and the hashes of signals, in the answers of redis-py; ``broken``: what the next answer raises."""
+
+    def __init__(self):
+        self.stream: list[tuple[bytes, dict[bytes, bytes]]] = []
+        self.hashes: dict[str, dict[str, bytes] | Exception] = {}
+        self.broken: Exception | None = None
+        self.asked: list[int] = []
+
+    def fire(self, name: str, text: str | None = None, figures: dict | Exception | None = None, **more) -> None:
+        entry = {"id": name, "signal_type": "dead_cross", "country": "KR", "symbol": "005930", "trigger_price": 1000}
+        said = json.dumps({k: v for k, v in (entry | more).items() if v is not ...}) if text is None else text
+        at = int(datetime.now(UTC).timestamp() * 1000)
+        self.stream.append((f"{at}-{len(self.stream)}".encode(), {b"signal": said.encode()}))
+        if isinstance(figures, dict):
+            figures = {k: str(v).encode() for k, v in figures.items()}
+        if figures is not None:
+            self.hashes[f"sise:signal:{name}"] = figures
+
+    def xrevrange(self, key, count):
+        if self.broken:
+            raise self.broken
+        return self.stream[::-1][:count]
+
+    def xread(self, streams, count, block):
+        threading.Event().wait(0.01)
+        if self.broken:
+            raise self.broken
+        place = [name for name, _ in self.stream].index(next(iter(streams.values())).encode())
+        return {b"sise:signals": [self.stream[place + 1 :]]} if self.stream[place + 1 :] else {}
+
+    def pipeline(self, transaction):
+        wanted: list[list[bytes | None] | Exception] = []
+
+        def hmget(key, *names):
+            found = self.hashes.get(key, {})
+            wanted.append(found if isinstance(found, Exception) else [found.get(name) for name in names])
+
+        def execute(raise_on_error):
+            assert not raise_on_error
+            self.asked.append(len(wanted))
+            return wanted
+
+        return SimpleNamespace(hmget=hmget, execute=execute)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def feed(monkeypatch):
+    store = FakeRedis()
+    monkeypatch.setattr("sise.dashboard.live.redis.Redis.from_url", lambda *args, **kwargs: store)
+    monkeypatch.setattr("sise.dashboard.live._PRICES_EVERY", 0.02)
+    feed = Feed(Settings())
+    yield feed, store
+    if feed._thread.is_alive():
+        feed.stop()
+
+
+def until(feed: Feed, holds) -> Live:
+    live = feed.now()
+    for _ in range(200):
+        if holds(live):
+            return live
+        live = feed.wait(live.version, 0.05)
+    raise AssertionError(live)
+
+
+BAD = ({"signal_type": ...}, {"trigger_price": ...}, {"trigger_price": "x"}, {"trigger_price": float("nan")},
+       {"trigger_price": 0}, {"id": 7}, {"symbol": None}, {"signal_type": ["a"]})  # fmt: skip
+
+
+def test_one_bad_entry_or_figure_leaves_the_others_on_the_page(feed, monkeypatch):
+    feed, store = feed
+    store.fire("good", figures={"last_price": 1100, "pnl": 0.1, "best": 0.1, "worst": 0}, market={"x": float("inf")})
+    for n, more in enumerate(BAD):
+        store.fire(**{"name": f"bad{n}"} | more)
+    for text in ("", "[]", "3", "{" * 3000, "[" * 100_000, '{"id": "x"}'):
+        store.fire("bad", text)
+    store.fire("odd", figures={"last_price": "nan", "pnl": "Infinity", "best": "abc", "worst": ""})
+    store.fire("wrong", figures=TypeError("WRONGTYPE"))
+    feed.start()
+    live = until(feed, lambda live: live.connected)
+    assert [s["id"] for s in live.signals] == ["wrong", "odd", "good"]
+    for name in ("last_price", "pnl", "best", "worst"):
+        assert live.signals[0][name] is live.signals[1][name] is None
+    assert live.signals[2]["pnl"] == 0.1
+    assert json.dumps(live.signals, allow_nan=False)
+    until(feed, lambda live: len(store.asked) > 3)  # nothing changed, so nothing is published
+    assert feed.now().version == live.version
+    monkeypatch.setattr(signals_page, "sparks", lambda view: {"KR:005930": [1.0, float("nan")]})
+    here = SimpleNamespace(view=Listed(("KR", "005930", "삼성전자", 4e14)))
+    rows, text = signals_page._answer(here, "test", lambda: list(live.signals), set())
+    assert len(json.loads(text, parse_constant=pytest.fail)) == len(rows) == 3
+
+
+def test_a_feed_that_breaks_says_so_and_goes_on(feed, caplog):
+    feed, store = feed
+    store.fire("1")
+    feed.start()
+    until(feed, lambda live: live.connected)
+    store.broken = ValueError("no such answer")
+    live = until(feed, lambda live: live.away)
+    assert live.fault and "no such answer" in live.away and [s["id"] for s in live.signals] == ["1"]
+    store.broken = None
+    store.fire("2")
+    live = until(feed, lambda live: live.connected)
+    assert not live.away and [s["id"] for s in live.signals] == ["2", "1"]
+
+
+def test_every_signal_that_is_kept_has_its_own_figures_or_none(feed):
+    feed, store = feed
+    for n in range(520):
+        store.fire(str(n), figures={"last_price": 1100, "pnl": 0.1, "best": 0.1, "worst": 0} if n % 2 else None)
+    feed.start()
+    live = until(feed, lambda live: live.connected)
+    assert len(live.signals) == 500 and store.asked[0] == 500
+    assert all(s["pnl"] == (0.1 if int(s["id"]) % 2 else None) for s in live.signals)
+    store.fire("new", figures={"last_price": 1000, "pnl": 0, "best": 0, "worst": 0})
+    live = until(feed, lambda live: live.signals[0]["id"] == "new")
+    assert live.signals[0]["pnl"] == 0.0 and len(live.signals) == 500
 
 
 def test_the_csv_opens_in_a_spreadsheet_and_runs_nothing():
