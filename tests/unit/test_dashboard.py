@@ -23,7 +23,7 @@ from sise.dashboard.data.worth import curve, distribution, extremes
 from sise.dashboard.edit import delete_list, problems_of, read_lists, read_rules, save_list, save_rules
 from sise.dashboard.formats import ago, compact, escaped, percent, price, signed
 from sise.dashboard.i18n import LANGUAGES, Words, catalogue, language_of
-from sise.dashboard.launch import check_access, command
+from sise.dashboard.launch import check_access, command, providers
 from sise.dashboard.live import Feed, Live
 from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
@@ -446,6 +446,65 @@ def test_other_machines_are_refused_without_authentication(host, tmp_path):
     assert check_access(host, Settings(dashboard_proxy="nginx at sise.example"), [secrets]) == "proxy"
 
 
+def test_each_provider_is_called_as_streamlit_calls_it(tmp_path):
+    home, here = tmp_path / "home.toml", tmp_path / "secrets.toml"
+    shared, own = OIDC.split("client_id")[0], "client_id" + OIDC.split("client_id")[1]
+    named = f"{shared}[auth.google]\n{own}[auth.my_own]\n{own}[auth.half]\nclient_id = 'x'\n"
+    for text, expected in (
+        (OIDC, ["default"]),
+        (named, ["google"]),
+        (f"{OIDC}[auth.google]\n{own}", ["default", "google"]),
+        (f"[auth]\n[auth.google]\n{OIDC.partition(chr(10))[2]}", []),  # what all share stands in [auth]
+        ("auth = 3", []),
+    ):
+        here.write_text(text)
+        assert providers([here]) == expected, text
+    home.write_text(OIDC)
+    here.write_text("[auth]\ncookie_secret = 'x'\n")
+    assert providers([home, here]) == [] and providers([here, home]) == ["default"]
+
+
+def login_page(settings: Settings) -> AppTest:
+    def script(settings):
+        import streamlit as st
+
+        from sise.dashboard.i18n import Words
+        from sise.dashboard.login import let_in
+
+        st.markdown("inside" if let_in(Words("en"), settings) else "outside")
+
+    return AppTest.from_function(script, args=(settings,)).run()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [(None, "outside"), ("0.0.0.0", "outside"), ("127.0.0.1", "inside"), ("::1", "inside")]
+)
+def test_without_the_launcher_the_pages_look_themselves_at_whom_they_let_in(monkeypatch, tmp_path, address, said):
+    monkeypatch.delenv("SISE_DASHBOARD_GUARD", raising=False)
+    monkeypatch.setattr("sise.dashboard.login.secrets_files", lambda: [tmp_path / "secrets.toml"])
+    monkeypatch.setattr("sise.dashboard.login.st.get_option", lambda name: address)
+    page = login_page(Settings())
+    assert page.markdown[-1].value == said and bool(page.error) == (said == "outside")
+    if page.error:
+        assert "SISE\\_DASHBOARD\\_PROXY" in page.error[0].value
+    assert login_page(Settings(dashboard_proxy="nginx")).markdown[-1].value == "inside"
+
+
+def test_each_provider_has_its_button(monkeypatch, tmp_path):
+    secrets, asked = tmp_path / "secrets.toml", []
+    own = OIDC.replace("[auth]\n", "")
+    secrets.write_text(f"{OIDC}[auth.google]\n{own}")
+    monkeypatch.setenv("SISE_DASHBOARD_GUARD", "oidc")
+    monkeypatch.setattr("sise.dashboard.login.secrets_files", lambda: [secrets])
+    monkeypatch.setattr("sise.dashboard.login.st.user", SimpleNamespace(is_logged_in=False))
+    monkeypatch.setattr("sise.dashboard.login.st.login", asked.append)
+    page = login_page(Settings())
+    assert [b.label for b in page.button] == ["Log in", "Log in with google"] and page.markdown[-1].value == "outside"
+    for button in ("Log in", "Log in with google"):
+        pressed(page, button)
+    assert asked == ["default", "google"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
 def test_this_machine_needs_none(host, tmp_path):
     assert check_access(host, Settings(), [tmp_path / "none"]) == "loopback"
@@ -751,7 +810,10 @@ def test_with_oidc_only_those_who_are_named_look():
 
     named = Settings.from_env({"SISE_DASHBOARD_USERS": "Ann@example.org, bob@example.org"})
     assert allowed({"email": "ann@EXAMPLE.org"}, named) and allowed({"email": "x@y"}, Settings())
-    for stranger in ({}, {"email": "eve@example.org"}, {"email": "ann@example.org", "email_verified": False}):
+    ann = {"email": "ann@example.org"}
+    assert allowed(ann | {"email_verified": True}, named) and allowed(ann | {"email_verified": "true"}, named)
+    unverified = [ann | {"email_verified": said} for said in (False, "false", "False", None, "")]
+    for stranger in ({}, {"email": "eve@example.org"}, *unverified):
         assert not allowed(stranger, named)
     with pytest.raises(ConfigError, match="SISE_DASHBOARD_USERS"):
         Settings.from_env({"SISE_DASHBOARD_USERS": "ann"})
