@@ -17,6 +17,7 @@ from sise.signals.rules import LiveRules
 
 __all__ = ["actions", "fired", "history", "levels", "levels_of_many", "memberships", "states"]
 
+_HISTORIES = 200  # kept at most: ten years of a share with its indicators are a megabyte
 _BARS = ["date", "market", "open", "high", "low", "close", "volume", "value", "basis", "provisional", "flags"]
 # On the price's own scale: what a basis moves, it moves with the price.
 _PRICED = ("sma_", "ema_", "bb_", "macd", "atr_", "high_", "low_")
@@ -53,7 +54,7 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
                 rows[column] = rows[column] * moved
         return rows.drop(columns="basis")
 
-    return view.memo(["prices", "actions", "indicators"], ("history", country, symbol, raw), build)
+    return view.memo(["prices", "actions", "indicators"], ("history", country, symbol, raw), build, _HISTORIES)
 
 
 _NOT_INDICATORS = {"country", "symbol", "date", "market", "close", "volume", "filter_state"}
