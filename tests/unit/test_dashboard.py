@@ -14,11 +14,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from streamlit.testing.v1 import AppTest
 
 from sise.dashboard.asks import Asks, backtest_arguments
+from sise.dashboard.data import market
 from sise.dashboard.data.names import find
+from sise.dashboard.data.system import coverage
+from sise.dashboard.data.view import LakeView
 from sise.dashboard.data.worth import curve, distribution, extremes
 from sise.dashboard.edit import delete_list, problems_of, read_lists, read_rules, save_list, save_rules
 from sise.dashboard.formats import ago, compact, escaped, percent, price, signed
@@ -366,6 +371,93 @@ def test_the_equity_curve_stakes_the_same_each_session():
 def test_no_signal_is_among_the_best_and_the_worst():
     best, worst = extremes(outcomes(0.1, -0.1, 0.2), 10)
     assert best["return"].tolist() == [0.2] and worst["return"].tolist() == [-0.1]
+
+
+# The lake --------------------------------------------------------------------------------------------------------
+
+
+def lake_of(folder: Path, **tables: list[dict]) -> LakeView:
+    """A lake of these rows, with no more columns than the reader asks for."""
+    for name, rows in tables.items():
+        write_deltalake(str(folder / "lake" / name), pa.Table.from_pylist(rows))
+    return LakeView(Settings(lake=str(folder / "lake")), fresh=0.0)
+
+
+def test_of_what_is_built_only_the_newest_version_is_kept():
+    view = LakeView(Settings(lake="nowhere"), keep=50)
+    now = {"prices": 0}
+    view.version = now.__getitem__  # type: ignore[method-assign]
+    for version in range(500):
+        now["prices"] = version
+        for key in ("a", "b"):
+            assert view.memo(["prices"], key, lambda v=version: v) == version
+            assert view.memo(["prices"], key, lambda: pytest.fail("built twice")) == version
+    assert sum(map(len, view._kept.values())) == 2
+    for n in range(30):
+        view.memo(["prices"], ("history", n), lambda n=n: n, 5)
+    assert [len(shelf) for shelf in view._kept.values()] == [2, 5]
+    for n in range(300):
+        view.memo(["prices"], n, lambda n=n: n)
+    assert [len(shelf) for shelf in view._kept.values()] == [50, 5]
+
+
+def test_what_could_not_be_built_leaves_nothing_behind():
+    view = LakeView(Settings(lake="nowhere"))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            view.memo([], "x", lambda: 1 / 0)
+    assert not view._building and view.memo([], "x", lambda: 3) == 3
+
+
+def test_a_market_without_bars_shows_as_not_covered(tmp_path, calendars):
+    listed = {"valid_from": date(2025, 1, 2), "name": "x", "market_cap": 1.0, "listed_shares": 1, "active": True}
+    new, old = date(2025, 1, 8), date(2025, 1, 6)
+    view = lake_of(
+        tmp_path,
+        symbols=[
+            listed | {"country": c, "market": m, "symbol": f"{m}{n}", "active": n < 2}
+            for c, m in (("KR", "KOSPI"), ("KR", "KOSDAQ"), ("US", "NYSE"))
+            for n in range(3)
+        ],
+        prices=[
+            {"country": "KR", "market": m, "symbol": f"{m}{n}", "date": day}
+            for m, day in (("KOSPI", old), ("KOSPI", new), ("KOSDAQ", old))
+            for n in range(2)
+        ],
+        live_state=[{"country": "KR", "as_of": new, "valid_session": date(2025, 1, 9)}],
+    )
+    rows = coverage(view, calendars, dict.fromkeys(("KR", "US"), new)).set_index("market")
+    assert rows["coverage"].to_dict() == {"KOSPI": 1.0, "KOSDAQ": 0.0, "NYSE": 0.0}
+    assert rows["last"].to_dict() == {"KOSPI": new, "KOSDAQ": old, "NYSE": None}
+    assert rows["bars"].tolist() == [0, 2, 0] and set(rows["expected"]) == {2}
+    assert rows.loc["KOSDAQ", "sessions_behind"] == 2 and (rows["coverage"] < 0.8).sum() == 2
+
+
+def bars_of(country: str, market_: str, last: date, days: int, **columns) -> list[dict]:
+    base = {"country": country, "market": market_, "symbol": market_, "return_1": 0.01, "rsi_14": 50.0, "sma_200": 1.0}
+    rows = []
+    for n in range(days):
+        rows.append(base | {"date": last - timedelta(days=days - 1 - n)} | {k: v[n] for k, v in columns.items()})
+    return rows
+
+
+def test_a_new_high_is_one_beyond_the_bar_before(tmp_path):
+    """A close is nearly always below the day's own high, which is in the window."""
+    high, low = [None, 10.0, 10.0, 11.0, 11.0, 11.0], [None, 5.0, 4.0, 4.0, 4.0, 3.0]
+    kr, us = date(2025, 12, 30), date(2025, 3, 3)
+    view = lake_of(
+        tmp_path,
+        indicators=[
+            *bars_of("KR", "KOSPI", kr, 6, close=[9.0] * 6, high_252=high, low_252=low),
+            *bars_of("US", "NYSE", us, 6, close=[9.0] * 6, high_252=high, low_252=low),
+        ],
+        live_state=[{"country": "KR", "as_of": kr}, {"country": "US", "as_of": us}],
+    )
+    for name, last in (("KOSPI", kr), ("NYSE", us)):  # one country's data may be older than the window of the other
+        by = market.breadth(view, name)
+        assert by["date"].iloc[-1] == last and len(by) == 5
+        assert by["new_highs"].tolist() == [0, 0, 1, 0, 0] and by["new_lows"].tolist() == [0, 1, 0, 0, 1]
+        assert by["warm_252"].tolist() == [0, 1, 1, 1, 1] and by["traded"].tolist() == [1] * 5
 
 
 # Shares ----------------------------------------------------------------------------------------------------------
