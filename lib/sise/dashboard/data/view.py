@@ -68,7 +68,8 @@ class LakeView:
         kind, room = (key[0], most) if most else (None, self.keep)
 
         def known() -> tuple[Any, Any] | None:
-            kept = self._kept.get(kind, {}).get(place)
+            shelf = self._kept.get(kind)
+            kept = None if shelf is None else shelf.get(place)
             return kept if kept is not None and kept[0] == versions else None
 
         with self._lock:
