@@ -34,6 +34,7 @@ from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
 from sise.dashboard.views import settings as settings_page
 from sise.dashboard.views import signals as signals_page
+from sise.dashboard.views import symbol as symbol_page
 from sise.dashboard.views import watchlists
 from sise.dashboard.views.settings import setting_rows
 from sise.dashboard.views.signals import filtered
@@ -177,6 +178,18 @@ def test_text_from_outside_is_no_markdown():
     safe = escaped(hostile)
     assert not re.search(r"(?<!\\)[<\[\]`$#*_:]", safe) and "\n" not in safe
     assert re.sub(r"\\(.)", r"\1", safe) == hostile.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["www.evil.example", "WWW.evil.example", "https://evil.example/x", "http://evil.example", "ann@evil.example",
+     "mailto:ann@evil.example", "xmpp:ann@evil.example/x"],
+)  # fmt: skip
+def test_an_address_from_outside_is_no_link(hostile):
+    shown = re.sub(r"\\(.)", r"\1", escaped(f"see {hostile} now"))
+    link = r"(?i)https?://|www\.|[-.\w+]+@[-\w]+"  # what GFM's literal autolinks look for in the text that is left
+    assert re.search(link, hostile) and not re.search(link, shown)
+    assert shown.replace("\u2060", "") == f"see {hostile} now"
 
 
 def test_records_say_null_for_what_is_not_known():
@@ -500,6 +513,36 @@ def test_a_share_is_found_by_code_name_and_korean_initials():
     assert codes("zzz") == [] and codes(".*") == [] and len(find(view, "")) == 6
 
 
+@pytest.mark.parametrize(
+    ("country", "last", "digits"),
+    [("US", 182.3351, 2), ("US", 741_250.55, 2), ("US", 0.51, 4), ("KR", 70_100.0, 0), ("KR", 55.5, 2)],
+)
+def test_the_chart_draws_cheap_prices_as_they_are(country, last, digits):
+    closes = [0.0043751234, 0.00441, last]
+    bars = pd.DataFrame({"date": [date(2025, 1, d) for d in (2, 3, 6)], "volume": 1.0, "change": [np.nan, np.inf, 0.1]})
+    bars = bars.assign(**dict.fromkeys(("open", "high", "low", "close", "sma_20"), closes))
+    data = symbol_page.chart_data(SimpleNamespace(words=Words("en")), country, bars, False)
+    for column_ in (data["c"], data["o"], data["lines"][0]["values"]):
+        assert column_ == [0.00437512, 0.00441, pytest.approx(last, rel=1e-5 if last < 1000 else 1e-9)]
+    assert data["digits"] == digits and data["change"] == [None, None, 0.1]
+    assert json.dumps(data, allow_nan=False)
+
+
+def test_marks_say_what_was_stored_and_what_is_not_known(monkeypatch):
+    day = date(2025, 1, 2)
+    archived = pd.DataFrame({"session": day, "signal_type": ["a", "a", "b"], "direction": ["short", np.nan, "long"]})
+    known = {"ex_date": day, "factor": np.nan, "amount": None, "confirmed": True}
+    rows = [known | {"kind": "unknown", "confirmed": False}, known | {"kind": "split", "factor": 0.02},
+            known | {"kind": "split"}, known | {"kind": "dividend"}]  # fmt: skip
+    monkeypatch.setattr(symbol_page, "fired", lambda *args: archived)
+    monkeypatch.setattr(symbol_page, "actions", lambda *args: pd.DataFrame(rows))
+    rules = SimpleNamespace(rules=[SimpleNamespace(name="b", direction="short")])
+    here = SimpleNamespace(words=Words("en"), view=None, shared=SimpleNamespace(rules=rules))
+    found = [(mark["kind"], mark["label"]) for mark in symbol_page.marks(here, "US", "X")]
+    assert found[:3] == [("short", "a"), ("long", "a"), ("long", "b")]
+    assert [label for _, label in found[3:]] == ["Unknown (unconfirmed)", "Split ×0.02", "Split", "D"]
+
+
 def test_factors_of_what_a_bar_lacks_and_has():
     days = [date(2025, 1, d) for d in (2, 3, 6)]
     split = {"ex_date": days[1], "kind": "split", "factor": 0.02, "confirmed": True, "applied_by_source": None}
@@ -627,6 +670,7 @@ def test_no_page_puts_data_into_html():
         assert "unsafe_allow" not in text, path
         assert len(re.findall(r"st\.html\(", text)) == (1 if path.name == "app.py" else 0), path
     for path in (LIB / "static").glob("*.js"):
+        assert "hour12" not in path.read_text(), f"{path}: hour12: false may write 24:03 at midnight"
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|outerHTML", path.read_text()), path
         assert not re.search(r"https?://(?!www\.w3\.org)", path.read_text()), f"{path} reaches out"
 
