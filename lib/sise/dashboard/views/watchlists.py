@@ -21,6 +21,7 @@ from sise.signals.levels import Level
 
 __all__ = ["csv_of", "nearest", "show"]
 
+_PAGE = 200  # rows shown at once
 _BUDGET = 0.25  # seconds of a look that go into trigger levels; the rest comes with the next look
 
 
@@ -78,11 +79,45 @@ def _rules(here: Here) -> list[dict[str, Any]]:
     return [rule for rule in read_rules(here.settings).rules if isinstance(rule, dict) and "name" in rule]
 
 
-@st.fragment(run_every=2.0)
 def _entries(here: Here, mine: pd.DataFrame, chosen: str) -> None:
+    shown = _page(here, mine, chosen)
+    levels, whole = _levels(here, shown)
+    if whole:
+        _table(here, shown, levels, chosen)
+    else:
+        st.fragment(_filling, run_every=2.0)(here, shown, chosen)
+
+
+def _page(here: Here, mine: pd.DataFrame, chosen: str) -> pd.DataFrame:
+    """The part of a long list that is shown: a table of thousands, with a level for each, is nothing to look at."""
+    if len(mine) <= _PAGE:
+        return mine
+    words, count = here.words, len(mine)
+    first = st.selectbox(
+        words("lists.page"),
+        range(0, count, _PAGE),
+        format_func=lambda n: words("lists.rows", first=n + 1, last=min(n + _PAGE, count), count=f"{count:,}"),
+        key=f"w-page-{chosen}",
+        help=words("lists.page.about"),
+    )
+    return mine.iloc[first : first + _PAGE].reset_index(drop=True)
+
+
+def _levels(here: Here, shown: pd.DataFrame) -> tuple[dict[str, list[Level]], bool]:
+    shares = list(shown["country"] + ":" + shown["symbol"])
+    return levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
+
+
+def _filling(here: Here, shown: pd.DataFrame, chosen: str) -> None:
+    """The table while levels are still worked out, again and again until they are all there."""
+    levels, whole = _levels(here, shown)
+    if whole:
+        st.rerun()  # the page as a whole: only that ends the timer
+    _table(here, shown, levels, chosen)
+
+
+def _table(here: Here, mine: pd.DataFrame, levels: dict[str, list[Level]], chosen: str) -> None:
     words = here.words
-    shares = list((mine["country"] + ":" + mine["symbol"]).head(300))
-    levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
     figures = list(dict.fromkeys(k for pairs in mine["figures"] for k in pairs if k not in ("close", "volume")))
     rows = mine.assign(
         close=[pairs.get("close") for pairs in mine["figures"]],
