@@ -20,12 +20,12 @@ from deltalake import write_deltalake
 from streamlit.testing.v1 import AppTest
 
 from sise.dashboard.asks import Asks, backtest_arguments
-from sise.dashboard.data import market
+from sise.dashboard.data import market, share
 from sise.dashboard.data.names import find
 from sise.dashboard.data.system import coverage
 from sise.dashboard.data.view import LakeView
 from sise.dashboard.data.worth import curve, distribution, extremes
-from sise.dashboard.edit import delete_list, problems_of, read_lists, read_rules, save_list, save_rules
+from sise.dashboard.edit import delete_list, live_rules, problems_of, read_lists, read_rules, save_list, save_rules
 from sise.dashboard.formats import ago, compact, escaped, percent, price, signed
 from sise.dashboard.i18n import LANGUAGES, Words, catalogue, language_of
 from sise.dashboard.launch import check_access, command, providers
@@ -43,6 +43,7 @@ from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.prices.factors import factors_of
 from sise.settings import Settings
+from sise.signals.levels import strict_at
 from sise.signals.rules import LiveRules
 from tests.conftest import CONF, HERE
 
@@ -473,6 +474,30 @@ def test_a_new_high_is_one_beyond_the_bar_before(tmp_path):
         assert by["warm_252"].tolist() == [0, 1, 1, 1, 1] and by["traded"].tolist() == [1] * 5
 
 
+def test_the_preview_of_a_live_rule_counts_what_each_share_says_for_itself(tmp_path, registry):
+    rows = [
+        {"country": "KR", "symbol": f"{n:06}", "close": 100.0, "rsi_14_gain": 1.0, "rsi_14_loss": float(n),
+         "high_252": 100.0 + n, "high_252_max": 100.0 + n}
+        for n in range(1, 6)
+    ]  # fmt: skip
+    rows += [
+        rows[0] | {"symbol": "cold", "rsi_14_gain": None, "high_252": None, "high_252_max": None},
+        rows[0] | {"close": None},
+    ]
+    view = lake_of(tmp_path, live_state=rows)
+
+    def rule(measure: str, fires: str, at: float):
+        entry = {"name": "mine", "direction": "long", "live": {"measure": measure, "fires": fires, "at": at}}
+        return live_rules([entry], registry).by_name["mine"]
+
+    for measure, fires, at in (("rsi_14", "<", 30), ("rsi_14", "<", 20), ("price / prev_high_252", ">", 0.975)):
+        mine = rule(measure, fires, at)
+        alone = [bool(strict_at(registry, mine, row, row["close"])) for row in rows if row["close"] is not None]
+        assert share.holding(view, registry, mine) == (sum(alone), 6) and 0 < sum(alone) < 6
+    for measure in ("day_volume / session_share", "volume_ratio_20", "sma_20"):
+        assert share.holding(view, registry, rule(measure, ">", 1)) is None, measure
+
+
 # Shares ----------------------------------------------------------------------------------------------------------
 
 
@@ -859,6 +884,38 @@ def test_what_is_typed_into_a_list_is_not_lost_without_a_word(here, monkeypatch)
     page.text_area[0].input("035720").run()
     pressed(page, catalogue("en")["own.save"])
     assert read_lists(settings)["alpha"].text == "035720\n" and not page.warning and not page.error
+
+
+def test_a_long_list_is_shown_in_parts_with_every_level_and_then_rests(monkeypatch):
+    asked, drawn, timers, budget = [], [], [], [3]
+
+    def some_levels(view, registry, rules, shares, seconds):
+        asked.append(len(shares))
+        budget[0] -= 1
+        return {share_: [] for share_ in shares}, budget[0] <= 0
+
+    monkeypatch.setattr(watchlists, "levels_of_many", some_levels)
+    monkeypatch.setattr(watchlists, "grid", lambda here, columns, rows, *args, **kwargs: drawn.append(len(rows)))
+    real = watchlists.st.fragment
+    monkeypatch.setattr(watchlists.st, "fragment", lambda f, run_every: timers.append(run_every) or real(f))
+    count = 450
+    rows = pd.DataFrame({"country": "KR", "symbol": [f"{n:06}" for n in range(count)], "market": "KOSPI", "name": "x"})
+    rows = rows.assign(rank=range(count), figures=[{"close": 1.0}] * count, since=date(2025, 1, 2))
+    shared = SimpleNamespace(registry=None, rules=SimpleNamespace(rules=[]))
+    here = SimpleNamespace(words=Words("en"), view=None, shared=shared)
+
+    def script(here, rows):
+        from sise.dashboard.views.watchlists import _entries
+
+        _entries(here, rows, "mine")
+
+    page = AppTest.from_function(script, args=(here, rows)).run()
+    assert not page.exception and timers == [2.0] and drawn == [200], "levels are still missing"
+    page.run()
+    assert timers == [2.0] and drawn == [200, 200], "complete: no timer"
+    assert "1–200 of 450" in page.selectbox[0].options[0]
+    page.selectbox[0].select_index(2).run()
+    assert drawn[-1] == asked[-1] == 50 and not page.exception
 
 
 def test_what_is_typed_into_a_rule_is_not_lost_without_a_word(here, monkeypatch):

@@ -26,6 +26,7 @@ __all__ = [
     "ListFile",
     "RuleFile",
     "delete_list",
+    "live_rules",
     "problems_of",
     "read_lists",
     "read_rules",
@@ -85,14 +86,23 @@ def problems_of(rules: list[Any], settings: Settings, registry: Registry) -> lis
         found += [f"rule {r.name}: a list of conf/lists has this name" for r in parsed if r.name in own]
     except ConfigError as problem:
         found.append(str(problem))
+    try:
+        live_rules(rules, registry)
+    except ConfigError as problem:
+        found += str(problem).splitlines()
+    return found
+
+
+def live_rules(rules: list[Any], registry: Registry) -> LiveRules:
+    """These rules at the tick, as if the file had them. Raises ConfigError, a line for each problem."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "watchlists.json"
         path.write_text(json.dumps({"rules": rules}), encoding="utf-8")
         try:
-            LiveRules.load(path, registry)
+            return LiveRules.load(path, registry)
         except ConfigError as problem:
-            found += [line.replace(f"{path}: ", "") for line in str(problem).splitlines() if line != f"{path}:"]
-    return found
+            said = [line.replace(f"{path}: ", "") for line in str(problem).splitlines() if line != f"{path}:"]
+            raise ConfigError("\n".join(said)) from problem
 
 
 def save_rules(before: RuleFile, rules: list[Any], settings: Settings, registry: Registry) -> Path:
