@@ -1037,3 +1037,30 @@ def test_a_timer_of_a_page_that_was_left_changes_nothing(monkeypatch):
     ask("symbol", timer=True)
     AppSession.request_rerun(session, None)
     assert heard == ["", "signals", "symbol", "symbol", None]
+
+
+# Notebooks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_screen_of_the_notebook_is_of_each_countrys_last_session():
+    """A session on which somebody met it last is not the last session."""
+    cells = json.loads((HERE / "notebooks" / "explore.ipynb").read_text())["cells"]
+    code = next(
+        "".join(cell["source"])
+        for cell in cells
+        if "lowest_rsi" in "".join(cell["source"]) and cell["cell_type"] == "code"
+    )
+    rows = []
+    for country, symbol, rsi in (
+        ("KR", "was", [30.0] * 8 + [32.0, 34.0, 36.0, 35.0]),
+        ("US", "is", [30.0] * 9 + [32.0, 34.0, 36.0]),
+    ):
+        for n, value in enumerate(rsi):
+            bar = {"country": country, "symbol": symbol, "market": "x", "date": date(2025, 1, 1) + timedelta(days=n)}
+            rows.append(bar | {"close": 1.0, "volume": 9.0, "volume_avg_20": 3.0, "rsi_14": value})
+    found: dict = {"lake": SimpleNamespace(open=lambda name: SimpleNamespace(to_pyarrow_dataset=lambda: table))}
+    table = pa.Table.from_pylist(rows)
+    exec(code, found)
+    assert found["screen"]["symbol"].tolist() == ["is"]
+    exec(code.replace("date = last_session AND ", ""), found)
+    assert set(found["screen"]["symbol"]) == {"was", "is"}
