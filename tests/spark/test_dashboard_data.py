@@ -6,6 +6,7 @@ import json
 from datetime import date
 
 import pytest
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from sise.dashboard.data import lists, market, share, system, worth
@@ -136,13 +137,15 @@ def test_since_when_a_share_stands_on_a_list(view):
 
 def test_breadth_counts_what_spark_counts(view, lake):
     last = market.breadth(view, "KOSPI").iloc[-1]
-    rows = lake.read("indicators").where(F.col("date") == F.lit(last["date"])).where("market = 'KOSPI'")
+    share_ = Window.partitionBy("country", "symbol").orderBy("date")
+    rows = lake.read("indicators").withColumn("before", F.lag("high_252").over(share_))
+    rows = rows.where(F.col("date") == F.lit(last["date"])).where("market = 'KOSPI'")
     row = rows.agg(
         F.count(F.lit(1)).alias("traded"),
         F.count_if(F.expr("return_1 > 0")).alias("advancers"),
         F.count_if(F.expr("return_1 < 0")).alias("decliners"),
         F.count_if(F.expr("rsi_14 < 30")).alias("oversold"),
-        F.count_if(F.expr("close >= high_252")).alias("new_highs"),
+        F.count_if(F.expr("high_252 > before")).alias("new_highs"),
         F.count_if(F.expr("close > sma_200")).alias("above_200"),
     ).collect()[0]
     assert {k: int(last[k]) for k in row.asDict()} == row.asDict()

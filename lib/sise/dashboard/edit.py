@@ -22,7 +22,17 @@ from sise.settings import Settings
 from sise.signals.rules import LiveRules
 from sise.watchlists.rules import load_lists, parsed_rules
 
-__all__ = ["RuleFile", "delete_list", "problems_of", "read_lists", "read_rules", "save_list", "save_rules"]
+__all__ = [
+    "ListFile",
+    "RuleFile",
+    "delete_list",
+    "live_rules",
+    "problems_of",
+    "read_lists",
+    "read_rules",
+    "save_list",
+    "save_rules",
+]
 
 _WIDTH = 118
 
@@ -40,8 +50,17 @@ class RuleFile:
         return list(self.content["rules"])
 
 
+@dataclass(frozen=True)
+class ListFile:
+    """A file of conf/lists as it was read."""
+
+    text: str
+    stamp: str
+
+
 def read_rules(settings: Settings) -> RuleFile:
     path = settings.conf_file("watchlists.json")
+    stamp = _stamp(path)  # before the text: a change in between is then seen as one, never missed
     text = path.read_text(encoding="utf-8")
     try:
         content = json.loads(text)
@@ -49,7 +68,7 @@ def read_rules(settings: Settings) -> RuleFile:
         raise ConfigError(f"{path} is not JSON: {problem}") from problem
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list):
         raise ConfigError(f'{path}: an object with a list "rules" is expected')
-    return RuleFile(path, content, _stamp(path))
+    return RuleFile(path, content, stamp)
 
 
 def _stamp(path: Path) -> str:
@@ -63,18 +82,27 @@ def problems_of(rules: list[Any], settings: Settings, registry: Registry) -> lis
     found: list[str] = []
     try:
         parsed, found = parsed_rules({"rules": rules})
-        own = {path.stem.lower() for path in (settings.conf / "lists").glob("*.txt")}
+        own = set(_list_paths(settings))
         found += [f"rule {r.name}: a list of conf/lists has this name" for r in parsed if r.name in own]
     except ConfigError as problem:
         found.append(str(problem))
+    try:
+        live_rules(rules, registry)
+    except ConfigError as problem:
+        found += str(problem).splitlines()
+    return found
+
+
+def live_rules(rules: list[Any], registry: Registry) -> LiveRules:
+    """These rules at the tick, as if the file had them. Raises ConfigError, a line for each problem."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "watchlists.json"
         path.write_text(json.dumps({"rules": rules}), encoding="utf-8")
         try:
-            LiveRules.load(path, registry)
+            return LiveRules.load(path, registry)
         except ConfigError as problem:
-            found += [line.replace(f"{path}: ", "") for line in str(problem).splitlines() if line != f"{path}:"]
-    return found
+            said = [line.replace(f"{path}: ", "") for line in str(problem).splitlines() if line != f"{path}:"]
+            raise ConfigError("\n".join(said)) from problem
 
 
 def save_rules(before: RuleFile, rules: list[Any], settings: Settings, registry: Registry) -> Path:
@@ -153,16 +181,22 @@ def _rule_text(rule: Mapping[str, Any]) -> str:
     return "\n".join([*lines, line.rstrip()])
 
 
-def read_lists(settings: Settings) -> dict[str, str]:
-    """People's own lists: the text of each file of conf/lists, by name."""
-    folder = settings.conf / "lists"
-    return {path.stem.lower(): path.read_text(encoding="utf-8-sig") for path in sorted(folder.glob("*.txt"))}
+def read_lists(settings: Settings) -> dict[str, ListFile]:
+    """People's own lists: each file of conf/lists, by name."""
+    return {name: _list_file(path) for name, path in _list_paths(settings).items()}
 
 
-def save_list(settings: Settings, name: str, text: str) -> list[str]:
-    """Writes conf/lists/NAME.txt; returns its symbols (KR:005930, or 005930 where no country was given).
+def _list_file(path: Path) -> ListFile:
+    stamp = _stamp(path)
+    return ListFile(path.read_text(encoding="utf-8-sig"), stamp)
 
-    Raises InputError for a bad name, or the name of a rule, and ConfigError that names each line that is no symbol."""
+
+def save_list(settings: Settings, name: str, text: str, stamp: str = "") -> list[str]:
+    """Writes conf/lists/NAME.txt in place of the file that had ``stamp`` ("": there was none); returns its symbols
+    (KR:005930, or 005930 where no country was given).
+
+    Raises InputError for a bad name, the name of a rule, or where somebody else changed, made or deleted the list
+    meanwhile, and ConfigError that names each line that is no symbol."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise InputError(f"a list is named in small letters, digits and _, not {name!r}")
     if name in {rule.get("name") for rule in read_rules(settings).rules if isinstance(rule, dict)}:
@@ -175,24 +209,33 @@ def save_list(settings: Settings, name: str, text: str) -> list[str]:
         except ConfigError as problem:
             raise ConfigError(str(problem).replace(f"{folder}/", "")) from problem
     with _alone(settings):
-        path = _list_path(settings, name)
+        known = _list_paths(settings).get(name)
+        path = known or settings.conf / "lists" / f"{name}.txt"
+        if known is not None and not stamp:
+            raise InputError(f"there is already a list {name}: open that one, or choose another name")
+        if (_stamp(known) if known else "") != stamp:
+            raise InputError(
+                f"the list {name} was {'changed' if known else 'deleted'} by somebody else meanwhile: load it again, "
+                "nothing was written"
+            )
         path.parent.mkdir(exist_ok=True)
-        if path.exists():
+        if known is not None:
             _keep(path)
         _replace(path, text if text.endswith("\n") or not text else text + "\n")
     return [f"{country}:{symbol}" if country else symbol for country, symbol in shares]
 
 
 def delete_list(settings: Settings, name: str) -> Path:
-    """Removes a list; returns the copy that is kept."""
+    """Removes a list; returns the copy that is kept. Raises InputError where there is no such list."""
     with _alone(settings):
-        path = _list_path(settings, name)
+        path = _list_paths(settings).get(name)
+        if path is None:
+            raise InputError(f"there is no list {name}: somebody else may have deleted it meanwhile")
         kept = _keep(path)
         path.unlink()
     return kept
 
 
-def _list_path(settings: Settings, name: str) -> Path:
-    """The list's file: one that is there may be spelled in capitals."""
-    there = {path.stem.lower(): path for path in (settings.conf / "lists").glob("*.txt")}
-    return there.get(name, settings.conf / "lists" / f"{name}.txt")
+def _list_paths(settings: Settings) -> dict[str, Path]:
+    """The lists' files by name: one that is there may be spelled in capitals."""
+    return {path.stem.lower(): path for path in sorted((settings.conf / "lists").glob("*.txt"))}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import timedelta
 
 __all__ = ["ago", "compact", "escaped", "percent", "price", "signed"]
+
+# Where GitHub's markdown finds a link without any sign around it: https://x, www.x and a@x.
+_LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
 
 
 def price(value: float | None, country: str, language: str = "en") -> str:
@@ -58,6 +62,8 @@ def ago(span: timedelta, language: str = "en") -> str:
 
 
 def escaped(text: str) -> str:
-    """Text from outside, where Streamlit would read markdown: every sign that means something is escaped."""
+    """Text from outside, where Streamlit would read markdown: every sign that means something is escaped, and an
+    address stays text: what would make it a link by itself is broken by a word joiner, which nobody sees."""
+    text = _LINK.sub("\u2060", text)
     safe = "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~<>$:&=^" else c for c in text)
     return " ".join(safe.split())

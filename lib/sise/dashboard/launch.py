@@ -12,9 +12,11 @@ from pathlib import Path
 from sise.errors import ConfigError
 from sise.settings import Settings
 
-__all__ = ["check_access", "command", "prepare"]
+__all__ = ["GUARD", "check_access", "command", "prepare", "providers", "secrets_files"]
 
-_OIDC = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
+GUARD = "SISE_DASHBOARD_GUARD"  # tells the pages what check_access said
+
+_SHARED, _PROVIDER = ("redirect_uri", "cookie_secret"), ("client_id", "client_secret", "server_metadata_url")
 _OPTIONS = {
     "server.enableStaticServing": "true",
     "server.fileWatcherType": "none",
@@ -50,33 +52,37 @@ def secrets_files(environment: Mapping[str, str] | None = None) -> list[Path]:
     return [home / ".streamlit" / "secrets.toml", Path.cwd() / ".streamlit" / "secrets.toml"]
 
 
-def _oidc(files: Sequence[Path]) -> bool:
-    """Whether the secrets name an OIDC provider in full, for everybody ([auth]) or by provider ([auth.x])."""
-    found: dict[str, object] = {}
+def providers(files: Sequence[Path]) -> list[str]:
+    """The OIDC providers that the secrets name in full, as ``st.login`` calls them: "default" for what stands in [auth]
+    itself, x for [auth.x]. As with Streamlit, the last file's [auth] counts as a whole."""
+    auth: object = {}
     for path in files:
         if path.is_file():
             try:
-                found.update(tomllib.loads(path.read_text(encoding="utf-8")).get("auth", {}))
+                auth = tomllib.loads(path.read_text(encoding="utf-8")).get("auth", auth)
             except tomllib.TOMLDecodeError as problem:
                 raise ConfigError(f"{path} is not TOML: {problem}") from problem
-    own = {k for k, v in found.items() if v and not isinstance(v, dict)}
-    providers = [own | {k for k, v in part.items() if v} for part in found.values() if isinstance(part, dict)]
-    return any(set(_OIDC) <= keys for keys in (own, *providers))
+    if not isinstance(auth, dict) or not all(auth.get(k) for k in _SHARED):
+        return []
+    parts = {"default": auth} | {k: part for k, part in auth.items() if isinstance(part, dict)}
+    # Streamlit refuses a name with an underscore: a login that cannot work lets nobody in.
+    return [name for name, part in parts.items() if "_" not in name and all(part.get(k) for k in _PROVIDER)]
 
 
 def check_access(host: str, settings: Settings, files: Sequence[Path]) -> str:
     """Who lets people in: "loopback", "oidc" or "proxy". Raises ConfigError where ``host`` can be reached from other
     machines and nobody does."""
-    if _oidc(files):
+    if providers(files):
         return "oidc"
     if _loopback(host):
         return "loopback"
     if settings.dashboard_proxy:
         return "proxy"
     raise ConfigError(
-        f"--host {host} lets other machines in, and nobody asks who they are: configure Streamlit's OIDC ([auth] in "
-        f"{files[-1]}: {', '.join(_OIDC)}), or put a reverse proxy that does before it and name that in "
-        "SISE_DASHBOARD_PROXY (docs/dashboard.md), or stay on 127.0.0.1"
+        f"the address {host} lets other machines in, and nobody asks who they are: configure Streamlit's OIDC ([auth] "
+        f"in {files[-1]}: {', '.join((*_SHARED, *_PROVIDER))}), or put a reverse proxy that does before it and name "
+        "that in SISE_DASHBOARD_PROXY (docs/dashboard.md), or stay on 127.0.0.1 (sise dashboard --host, or streamlit's "
+        "--server.address where it is started without sise)"
     )
 
 
@@ -90,5 +96,5 @@ def command(host: str, port: int, headless: bool) -> list[str]:
 
 def prepare(host: str, port: int, headless: bool) -> list[str]:
     """The command that is the viewer, once it is known who lets people in; notes that for its pages."""
-    os.environ["SISE_DASHBOARD_GUARD"] = check_access(host, Settings.from_env(), secrets_files())
+    os.environ[GUARD] = check_access(host, Settings.from_env(), secrets_files())
     return command(host, port, headless)

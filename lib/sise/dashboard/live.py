@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,24 +21,62 @@ from sise.settings import Settings
 
 __all__ = ["Feed", "Live"]
 
+_LOG = logging.getLogger(__name__)
+
 _KEEP = 500  # signals shown at most, newest first
-_FOLLOWED = 300  # of these, how many have their prices asked for
 _PRICES_EVERY = 1.0
+_LATEST = 2**45  # ms, the year 3084: an id beyond it was not made by Redis's clock
 _NUMBERS = ("last_price", "pnl", "best", "worst")
 
 
 @dataclass(frozen=True)
 class Live:
     """A moment of the feed. ``signals``: newest first, as the stream has them, with last_price, pnl, best, worst
-    (null once a signal is no longer active) and ``arrived`` (ms, when Redis got it). ``version`` changes with them.
-    ``away``: why Redis cannot be read, and since when (monotonic seconds); ``signals`` are the last ones known then."""
+    (null where Redis does not know them, as once a signal is no longer active) and ``arrived`` (ms, when Redis got
+    it). ``version`` changes with them. ``away``: why Redis cannot be read, and since when (monotonic seconds);
+    ``signals`` are the last ones known then. ``fault``: Redis does answer, but what it holds cannot be read."""
 
     version: int = 0
     signals: tuple[Mapping[str, Any], ...] = ()
     away: str = ""
     since: float = 0.0
     connected: bool = False
+    fault: bool = False
     reads: int = field(default=0, compare=False)
+
+
+def _figure(value: Any) -> float | None:
+    """A number as Redis or JSON has it; None where it is none, or not finite (JSON.parse knows no NaN)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _signal(name: bytes, row: Mapping[bytes, bytes]) -> dict[str, Any] | None:
+    """What the pages show of an entry of the stream, each figure finite or null; None where it is no signal."""
+    try:
+        entry = json.loads(row[b"signal"])
+        texts = {k: entry[k] for k in ("id", "signal_type", "country", "symbol")}
+        market, price = entry.get("market"), _figure(entry["trigger_price"])
+        arrived = int(name.decode().partition("-")[0])
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return None  # somebody else's entry
+    if (
+        price is None
+        or price <= 0
+        or not 0 < arrived < _LATEST
+        or not all(isinstance(text, str) and text for text in texts.values())
+    ):
+        return None
+    return texts | {
+        "market": market if isinstance(market, str) else None,
+        "share": f"{texts['country']}:{texts['symbol']}",
+        "trigger_price": price,
+        "arrived": arrived,
+        **{k: _figure(entry.get(k)) for k in ("received", "relayed")},
+    }
 
 
 class Feed:
@@ -76,7 +116,7 @@ class Feed:
             )
             try:
                 self._follow(client)
-            except (RedisError, OSError) as problem:
+            except Exception as problem:  # the thread goes on whatever stands there: a page must not look live
                 self._say_away(problem)
                 self._stop.wait(0.5)
             finally:
@@ -87,46 +127,45 @@ class Feed:
         rows: Any = client.xrevrange(f"{self.prefix}signals", count=_KEEP)
         self._signals, self._position = {}, rows[0][0].decode() if rows else "0-0"
         self._take(reversed(rows))
-        self._ask_prices(client)
+        self._ask_prices(client, list(self._signals))
         self._publish()
         asked = time.monotonic()
         while not self._stop.is_set():
             found: Any = client.xread({f"{self.prefix}signals": self._position}, count=_KEEP, block=250)
-            changed = False
+            new: list[str] = []
             for _, entries in found.items() if isinstance(found, dict) else found or ():
                 entries = entries[0] if entries and isinstance(entries[0], list) else entries
                 self._position = entries[-1][0].decode()
-                self._take(entries)
-                changed = True
-            if changed:
+                new += self._take(entries)
+            if new:
+                self._ask_prices(client, [name for name in new if name in self._signals])
                 self._publish()
             if time.monotonic() - asked >= _PRICES_EVERY:
                 asked = time.monotonic()
-                if self._ask_prices(client):
+                if self._ask_prices(client, list(self._signals)):
                     self._publish()
 
-    def _take(self, rows: Any) -> None:
+    def _take(self, rows: Any) -> list[str]:
+        """Takes up entries of the stream, oldest first; the ids of those that are signals."""
+        taken = []
         for name, row in rows:
-            try:
-                signal = json.loads(row[b"signal"])
-                share = f"{signal['country']}:{signal['symbol']}"
-                signal["arrived"] = int(name.decode().partition("-")[0])
-            except (KeyError, ValueError, TypeError):
-                continue  # somebody else's entry
-            known = dict.fromkeys(_NUMBERS, 0.0) | {"last_price": signal.get("trigger_price")}
-            self._signals[str(signal.get("id"))] = known | signal | {"share": share}
+            signal = _signal(name, row)
+            if signal is not None:
+                self._signals[signal["id"]] = signal | dict.fromkeys(_NUMBERS)
+                taken.append(signal["id"])
         while len(self._signals) > _KEEP:
             del self._signals[next(iter(self._signals))]
+        return taken
 
-    def _ask_prices(self, client: redis.Redis) -> bool:
-        """Takes up the running figures of the newest signals; whether any changed."""
-        ids = list(self._signals)[-_FOLLOWED:]
+    def _ask_prices(self, client: redis.Redis, ids: Sequence[str]) -> bool:
+        """Takes up the running figures of these signals; whether any changed."""
         pipe = client.pipeline(transaction=False)
         for name in ids:
             pipe.hmget(f"{self.prefix}signal:{name}", *_NUMBERS)
         changed = False
-        for name, values in zip(ids, pipe.execute(), strict=True):
-            figures = {k: None if v is None else float(v) for k, v in zip(_NUMBERS, values, strict=True)}
+        for name, values in zip(ids, pipe.execute(raise_on_error=False), strict=True):
+            there = values if isinstance(values, list) else [None] * len(_NUMBERS)  # another kind of key: an error
+            figures = {k: _figure(v) for k, v in zip(_NUMBERS, there, strict=True)}
             if any(self._signals[name][k] != v for k, v in figures.items()):
                 self._signals[name] = self._signals[name] | figures
                 changed = True
@@ -139,7 +178,10 @@ class Feed:
     def _say_away(self, problem: Exception) -> None:
         if not self._live.away:
             why = " ".join(str(problem).split()) or type(problem).__name__
-            self._set(Live(self._live.version + 1, self._live.signals, why, time.monotonic()))
+            fault = not isinstance(problem, RedisError | OSError)
+            if fault:
+                _LOG.error("the feed of signals cannot be read, and is tried again", exc_info=problem)
+            self._set(Live(self._live.version + 1, self._live.signals, why, time.monotonic(), fault=fault))
 
     def _set(self, live: Live) -> None:
         with self._changed:

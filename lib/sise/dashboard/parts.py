@@ -8,17 +8,40 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from sise.dashboard.context import Here
+from sise.dashboard.formats import escaped
 
-__all__ = ["chart", "column", "empty", "grid", "heat_map", "keeper", "line", "lines", "records", "search", "strip"]
+__all__ = [
+    "begun",
+    "chart",
+    "column",
+    "empty",
+    "grid",
+    "heat_map",
+    "keeper",
+    "line",
+    "lines",
+    "plain",
+    "records",
+    "search",
+    "strip",
+]
 
 _STATIC = Path(__file__).parent / "static"
+
+
+class Stamped(Protocol):
+    @property
+    def stamp(self) -> str: ...
+
+
+T = TypeVar("T", bound=Stamped)
 
 
 def _base() -> str:
@@ -54,7 +77,7 @@ def column(key: str, label: str, kind: str = "text", **more: Any) -> dict[str, A
     return {"key": key, "label": label, "kind": kind, **more}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it: what is not known is null."""
     if value is None or value is pd.NaT or value is pd.NA:
         return None
@@ -69,7 +92,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value
 
 
@@ -81,7 +104,7 @@ def records(rows: pd.DataFrame, columns: Sequence[Mapping[str, Any]], ids: str |
     there = [k for k in keys if k in rows]
     found = []
     for n, values in enumerate(zip(*[rows[k] for k in there], strict=True)):
-        row = {k: _plain(v) for k, v in zip(there, values, strict=True)}
+        row = {k: plain(v) for k, v in zip(there, values, strict=True)}
         if "share" not in row and row.get("country") and row.get("symbol"):
             row["share"] = f"{row['country']}:{row['symbol']}"
         row["id"] = f"{rows[ids].iat[n]}" if ids else f"{row.get('share', '')}#{n}"
@@ -149,6 +172,22 @@ def empty(message: str, todo: str = "", icon: str = ":material/info:") -> None:
     st.info(f"{message}\n\n{todo}" if todo else message, icon=icon)
 
 
+def begun(here: Here, key: str, what: str, now: T) -> T:
+    """The file that this viewer's fields began with, where it is being edited: their keys end in its stamp. Where the
+    file on the disk, ``now``, is another by then, says so and offers to load that: what was typed is never replaced
+    without a word. Forget it with ``st.session_state.pop(key, None)`` after a write."""
+    held: T = st.session_state.get(key, now)
+    if held.stamp != now.stamp and not any(str(name).endswith(held.stamp) for name in st.session_state):
+        held = now  # nothing of it is on the page: the viewer comes back from another one
+    st.session_state[key] = held
+    if held.stamp != now.stamp:
+        st.warning(here.words("edit.changed", what=escaped(what)), icon=":material/sync_problem:")
+        if st.button(here.words("edit.reload"), key=f"{key}-reload"):
+            st.session_state[key] = now
+            st.rerun()
+    return held
+
+
 def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> None:
     """The field that finds a share: what was typed comes back as state ``text``."""
     data = {
@@ -168,14 +207,14 @@ def search(here: Here, text: str, found: Sequence[Mapping[str, Any]]) -> None:
 
 def lines(here: Here, days: Sequence[Any], panes: Sequence[Mapping[str, Any]], key: str, height: int = 320) -> None:
     """Lines over days: each pane has a title and its lines (name, colour, dark, values)."""
-    data = {"t": [_plain(day) for day in days], "panes": list(panes), "height": height, "locale": here.prefs.locale}
+    data = {"t": [plain(day) for day in days], "panes": list(panes), "height": height, "locale": here.prefs.locale}
     _component("lines", _base())(key=key, data=data)
 
 
 def line(name: str, values: Any, tone: str, **more: Any) -> dict[str, Any]:
     """One line. ``tone``: a name of _TONES, told apart by colour-blind people and on both grounds."""
     light, dark = _TONES[tone]
-    return {"name": name, "values": [_plain(v) for v in values], "colour": light, "dark": dark, **more}
+    return {"name": name, "values": [plain(v) for v in values], "colour": light, "dark": dark, **more}
 
 
 _TONES = {

@@ -24,31 +24,42 @@ def last_session(view: LakeView, country: str) -> date | None:
 
 
 def _recent(view: LakeView, days: int) -> pd.DataFrame:
-    """The indicators of the last ``days`` calendar days, columns that are not configured as nulls."""
-    newest = [day for c in ("KR", "US") if (day := last_session(view, c)) is not None]
+    """The indicators of the last ``days`` calendar days before each country's own last session, columns that are not
+    configured as nulls."""
+    newest = {c: day for c in ("KR", "US") if (day := last_session(view, c)) is not None}
     if not newest:
         raise SiseError(f"{view.reader.root}/live_state has no share yet: run jobs/compute_indicators.py first")
-    since = max(newest) - timedelta(days=days)
     there = [c for c in _BREADTH if c in view.columns("indicators")]
 
     def build() -> pd.DataFrame:
-        rows = view.read("indicators", there, [("date", ">=", since)])
+        span = timedelta(days=days)
+        rows = pd.concat(
+            [
+                view.read("indicators", there, [("country", "=", country), ("date", ">=", day - span)])
+                for country, day in newest.items()
+            ],
+            ignore_index=True,
+        )
         for column in set(_BREADTH) - set(there):
             rows[column] = np.nan
         rows["market"] = rows["market"].astype("category")
         return rows
 
-    return view.memo(["indicators", "live_state"], ("recent", since), build)
+    return view.memo(["indicators", "live_state"], ("recent", days), build)
 
 
 def breadth(view: LakeView, market: str, days: int = 180) -> pd.DataFrame:
-    """By session of a market, oldest first: traded, advancers, decliners, unchanged, new_highs, new_lows (close at the
-    252-bar extreme), above_200, oversold (RSI < 30), overbought (> 70) as counts, warm: how many of the shares have
-    the indicator."""
+    """By session of a market, oldest first: traded, advancers, decliners, unchanged, new_highs, new_lows (the 252-bar
+    extreme moved beyond what it was at the share's bar before, as the shipped rule has it), above_200, oversold
+    (RSI < 30), overbought (> 70) as counts, warm: how many of the shares have the indicator."""
 
     def build() -> pd.DataFrame:
         rows = _recent(view, days)
-        rows = rows[rows["market"] == market]
+        rows = rows[rows["market"] == market].sort_values("date", kind="stable")
+        before = rows.groupby("symbol")[["high_252", "low_252"]].shift()
+        if rows["date"].nunique() > 1:  # nothing is known of the bar before the oldest ones
+            newer = rows["date"] > rows["date"].min()
+            rows, before = rows[newer], before[newer]
         flags = pd.DataFrame(
             {
                 "date": rows["date"],
@@ -56,9 +67,9 @@ def breadth(view: LakeView, market: str, days: int = 180) -> pd.DataFrame:
                 "advancers": rows["return_1"] > 0,
                 "decliners": rows["return_1"] < 0,
                 "unchanged": rows["return_1"] == 0,
-                "new_highs": rows["close"] >= rows["high_252"],
-                "new_lows": rows["close"] <= rows["low_252"],
-                "warm_252": rows["high_252"].notna(),
+                "new_highs": rows["high_252"] > before["high_252"],
+                "new_lows": rows["low_252"] < before["low_252"],
+                "warm_252": before["high_252"].notna(),
                 "above_200": rows["close"] > rows["sma_200"],
                 "warm_200": rows["sma_200"].notna(),
                 "oversold": rows["rsi_14"] < 30,
@@ -93,7 +104,7 @@ def board(view: LakeView, market: str) -> pd.DataFrame:
 
     if day is None:
         return pd.DataFrame(columns=["share", *wanted, "name", "market_cap", "listed_shares", "turnover"])
-    return view.memo(["indicators", "live_state", "symbols"], ("board", market, day), build)
+    return view.memo(["indicators", "live_state", "symbols"], ("board", market), build)
 
 
 def movers(rows: pd.DataFrame, by: str, count: int = 12, floor: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame]:

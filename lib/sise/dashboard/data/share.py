@@ -12,11 +12,12 @@ import pandas as pd
 from sise.dashboard.data.view import LakeView
 from sise.indicators.registry import Registry
 from sise.prices.factors import factors_of
-from sise.signals.levels import Level, levels_of
-from sise.signals.rules import LiveRules
+from sise.signals.levels import Level, levels_of, strict_at
+from sise.signals.rules import LiveRule, LiveRules
 
-__all__ = ["actions", "fired", "history", "levels", "levels_of_many", "memberships", "states"]
+__all__ = ["actions", "fired", "history", "holding", "levels", "levels_of_many", "memberships", "states"]
 
+_HISTORIES = 200  # kept at most: ten years of a share with its indicators are a megabyte
 _BARS = ["date", "market", "open", "high", "low", "close", "volume", "value", "basis", "provisional", "flags"]
 # On the price's own scale: what a basis moves, it moves with the price.
 _PRICED = ("sma_", "ema_", "bb_", "macd", "atr_", "high_", "low_")
@@ -53,7 +54,7 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
                 rows[column] = rows[column] * moved
         return rows.drop(columns="basis")
 
-    return view.memo(["prices", "actions", "indicators"], ("history", country, symbol, raw), build)
+    return view.memo(["prices", "actions", "indicators"], ("history", country, symbol, raw), build, _HISTORIES)
 
 
 _NOT_INDICATORS = {"country", "symbol", "date", "market", "close", "volume", "filter_state"}
@@ -117,3 +118,26 @@ def levels_of_many(
             return found, False
         found[share] = levels(view, registry, rules, share)
     return found, True
+
+
+def holding(view: LakeView, registry: Registry, rule: LiveRule) -> tuple[int, int] | None:
+    """(the shares for which a live rule holds at their last close, the shares with a state); None where that depends
+    on the volume so far, or on an indicator that live_state does not have yet."""
+    if any(name in _SO_FAR or name.startswith("volume_") for name in rule.names):
+        return None
+
+    def build() -> dict[str, np.ndarray]:
+        rows = view.read("live_state").dropna(subset=["close"])
+        return {c: rows[c].to_numpy(float) for c in rows if pd.api.types.is_numeric_dtype(rows[c])}
+
+    columns = view.memo(["live_state"], "state_columns", build)
+    if "close" not in columns:
+        return 0, 0
+    try:
+        holds = strict_at(registry, rule, columns, columns["close"])
+    except KeyError:
+        return None
+    return int(np.sum(holds)), len(columns["close"])
+
+
+_SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}

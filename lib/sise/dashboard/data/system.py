@@ -38,31 +38,37 @@ def tables(view: LakeView) -> pd.DataFrame:
 
 
 def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[str, date]) -> pd.DataFrame:
-    """A row for each market with bars: market, last (its newest bar), sessions_behind (sessions over since then),
-    bars, expected (active listed shares), coverage (a fraction), indicators, live (newest days of these tables)."""
+    """A row for each market with active listed shares or bars: market, last (its own newest bar; null where it has
+    none), sessions_behind (sessions over since then), bars (of its country's newest session), expected (active listed
+    shares), coverage (a fraction), indicators, live (newest days of these tables)."""
 
     def build() -> pd.DataFrame:
         rows = []
         listed = listing(view)
+        listed = listed[listed["active"].astype("boolean").fillna(True) & listed["market"].notna()]
         states = view.read("live_state", ["country", "as_of", "valid_session"])
         for country in ("KR", "US"):
-            newest = _newest(view, country)
-            if newest is None:
-                continue
-            day = view.read("prices", ["market", "symbol"], [("date", "=", newest), ("country", "=", country)])
-            calendar = calendars[country]
-            behind = len(calendar.between(newest, today[country])) - 1
+            newest = _newest(view, pc.field("country") == country)
+            bars: dict[str, int] = {}
+            if newest is not None:
+                day = view.read("prices", ["market"], [("date", "=", newest), ("country", "=", country)])
+                bars = day["market"].value_counts().to_dict()
+            active = listed[listed["country"] == country]["market"].value_counts().to_dict()
             mine = states[states["country"] == country]
-            for market, part in day.groupby("market"):
-                active = listed[(listed["market"] == market) & listed["active"].astype("boolean").fillna(True)]
+            for market in sorted({*bars, *active}):
+                there, expected = int(bars.get(market, 0)), int(active.get(market, 0))
+                last = newest
+                if not there and newest is not None:  # its collection failed, or it was never collected
+                    last = _newest(view, (pc.field("country") == country) & (pc.field("market") == market))
+                behind = None if last is None else len(calendars[country].between(last, today[country])) - 1
                 rows.append(
                     {
                         "market": market,
-                        "last": newest,
-                        "sessions_behind": max(0, behind),
-                        "bars": len(part),
-                        "expected": len(active),
-                        "coverage": min(1.0, len(part) / len(active)) if len(active) else None,
+                        "last": last,
+                        "sessions_behind": None if behind is None else max(0, behind),
+                        "bars": there,
+                        "expected": expected,
+                        "coverage": min(1.0, there / expected) if expected else np.nan,
                         "indicators": mine["as_of"].max() if len(mine) else None,
                         "live": mine["valid_session"].max() if len(mine) else None,
                     }
@@ -70,16 +76,15 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
         return pd.DataFrame(rows)
 
     key = ("coverage", tuple(sorted(today.items())))
-    return view.memo(["prices", "symbols", "live_state"], key, build)
+    return view.memo(["prices", "symbols", "universe", "live_state"], key, build)
 
 
-def _newest(view: LakeView, country: str) -> date | None:
-    """The newest bar's day, by the files' own statistics first: no data is read but of the newest files."""
+def _newest(view: LakeView, of: pc.Expression) -> date | None:
+    """The day of the newest bar of those, by the files' own statistics first: only that column is read."""
     table = view.table("prices")
     if table is None:
         return None
-    dataset = table.to_pyarrow_dataset()
-    found = dataset.to_table(columns=["date"], filter=pc.field("country") == country)["date"]
+    found = table.to_pyarrow_dataset().to_table(columns=["date"], filter=of)["date"]
     return pc.max(found).as_py() if len(found) else None
 
 

@@ -30,7 +30,7 @@ class LakeView:
         self.settings, self.fresh, self.keep = settings, fresh, keep
         self.reader = LakeReader(settings.lake)
         self._tables: dict[str, tuple[float, DeltaTable | None]] = {}
-        self._kept: OrderedDict[Any, Any] = OrderedDict()
+        self._kept: dict[str | None, OrderedDict[Any, tuple[Any, Any]]] = {}  # what: (the tables' versions, the value)
         self._lock = threading.RLock()
         self._building: dict[Any, threading.Lock] = {}
         self._by_share: dict[str, Any] = {}
@@ -61,24 +61,37 @@ class LakeView:
         known = self.table(name)
         return -1 if known is None else int(known.version())
 
-    def memo(self, tables: Sequence[str], key: Any, build: Callable[[], T]) -> T:
-        """``build()``, once for each version of ``tables``; ``key`` tells what is built."""
-        full = (key, tuple((name, self.version(name)) for name in tables))
+    def memo(self, tables: Sequence[str], key: Any, build: Callable[[], T], most: int | None = None) -> T:
+        """``build()``, once for each version of ``tables``; ``key`` tells what is built, and only its newest value is
+        kept. ``most``: what is built is large, and no more of its kind (the key's first word) are kept than so many."""
+        place, versions = (key, tuple(tables)), tuple(self.version(name) for name in tables)
+        kind, room = (key[0], most) if most else (None, self.keep)
+
+        def known() -> tuple[Any, Any] | None:
+            shelf = self._kept.get(kind)
+            kept = None if shelf is None else shelf.get(place)
+            return kept if kept is not None and kept[0] == versions else None
+
         with self._lock:
-            if full in self._kept:
-                self._kept.move_to_end(full)
-                return self._kept[full]  # type: ignore[no-any-return]
-            alone = self._building.setdefault(full, threading.Lock())
+            if found := known():
+                self._kept[kind].move_to_end(place)
+                return found[1]  # type: ignore[no-any-return]
+            alone = self._building.setdefault(place, threading.Lock())
         with alone:  # fifty viewers who come at once cost one read
             with self._lock:
-                if full in self._kept:
-                    return self._kept[full]  # type: ignore[no-any-return]
-            value = build()
-            with self._lock:
-                self._kept[full] = value
-                self._building.pop(full, None)
-                while len(self._kept) > self.keep:
-                    self._kept.popitem(last=False)
+                if found := known():
+                    return found[1]  # type: ignore[no-any-return]
+            try:
+                value = build()
+                with self._lock:
+                    shelf = self._kept.setdefault(kind, OrderedDict())
+                    shelf[place] = versions, value
+                    shelf.move_to_end(place)
+                    while len(shelf) > room:
+                        shelf.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._building.pop(place, None)
         return value
 
     def frame(self, name: str, columns: Sequence[str] | None = None, where: Sequence[Filter] = ()) -> pd.DataFrame:

@@ -24,6 +24,10 @@ function draw(at, data, css, dark) {
   box.style.height = data.height + "px";
   at.append(box);
   const number = new Intl.NumberFormat(data.locale, { minimumFractionDigits: data.digits, maximumFractionDigits: data.digits });
+  // A share that splits made cheap stood below 1 once: its labels then need more digits than those of today.
+  const finer = new Intl.NumberFormat(data.locale, { minimumFractionDigits: 4, maximumFractionDigits: 4 });
+  const price = (p) => (Math.abs(p) < 1 ? finer : number).format(p);
+  const least = data.l.reduce((a, b) => (b === null ? a : Math.min(a, b)), Infinity);
   const compact = new Intl.NumberFormat(data.locale, { notation: "compact", maximumFractionDigits: 1 });
   const small = new Intl.NumberFormat(data.locale, { maximumFractionDigits: 1, minimumFractionDigits: 1 });
   const chart = createChart(box, {
@@ -40,7 +44,7 @@ function draw(at, data, css, dark) {
   const series = (values) => data.t.map((time, i) => (values[i] === null ? { time } : { time, value: values[i] }));
   const quiet = { lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
   const candles = chart.addSeries(CandlestickSeries, { upColor: up, downColor: down, borderVisible: false, wickUpColor: up,
-    wickDownColor: down, priceFormat: { type: "custom", minMove: 10 ** -data.digits, formatter: (p) => number.format(p) } }, 0);
+    wickDownColor: down, priceFormat: { type: "custom", minMove: 10 ** -(least < 1 ? 4 : data.digits), formatter: price } }, 0);
   candles.setData(data.t.map((time, i) => ({ time, open: data.o[i], high: data.h[i], low: data.l[i], close: data.c[i] })));
   for (const each of data.lines) {
     const added = chart.addSeries(LineSeries, { ...quiet, color: dark ? each.dark : each.colour, lineWidth: each.width || 1, lineStyle: each.dash ? 2 : 0 }, 0);
@@ -114,9 +118,9 @@ function draw(at, data, css, dark) {
     };
     const before = i > 0 ? data.c[i - 1] : data.o[i], tone = data.c[i] >= before ? up : down;
     say(data.t[i], "");
-    for (const [label, value] of [[data.words.open, data.o[i]], [data.words.high, data.h[i]], [data.words.low, data.l[i]], [data.words.close, data.c[i]]]) say(label, number.format(value));
+    for (const [label, value] of [[data.words.open, data.o[i]], [data.words.high, data.h[i]], [data.words.low, data.l[i]], [data.words.close, data.c[i]]]) say(label, price(value));
     if (data.change[i] !== null) say((data.change[i] >= 0 ? "▲" : "▼"), new Intl.NumberFormat(data.locale, { style: "percent", maximumFractionDigits: 2, signDisplay: "never" }).format(data.change[i]), tone);
-    if (box.clientWidth > 640) for (const each of data.lines) if (each.values[i] !== null && !each.hidden) say(each.name, number.format(each.values[i]), dark ? each.dark : each.colour);
+    if (box.clientWidth > 640) for (const each of data.lines) if (each.values[i] !== null && !each.hidden) say(each.name, price(each.values[i]), dark ? each.dark : each.colour);
     for (const [label, colour] of marked.get(i) || []) say("◆", label, colour);
     for (const [, made, title, read] of titles) made.textContent = title + "  " + read(i);
   };

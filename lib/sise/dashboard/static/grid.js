@@ -55,7 +55,7 @@ export function price(value, country, locale) {
 }
 
 function moment(ms, zone, locale, dated) {
-  const options = { timeZone: zone, hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const options = { timeZone: zone, hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" };
   if (dated) Object.assign(options, { month: "2-digit", day: "2-digit" });
   const key = "t" + locale + zone + dated;
   if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(locale, options));

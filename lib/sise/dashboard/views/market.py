@@ -35,7 +35,8 @@ def show(here: Here) -> None:
         )
     )
     rows, days = board(here.view, market), breadth(here.view, market)
-    _figures(here, days)
+    if len(days):
+        _figures(here, days)
     country = "KR" if market in ("KOSPI", "KOSDAQ") else "US"
     capped = rows[rows["market_cap"].notna() & (rows["market_cap"] > 0)].head(_MOST)
     st.subheader(words("market.map"), anchor=False)
@@ -59,7 +60,8 @@ def show(here: Here) -> None:
         part = percent(float(capped["market_cap"].sum() / rows["market_cap"].sum()), 0)
         st.caption(words("market.map.about", count=len(capped), part=part, whole=whole, span=percent(_SPANS[by], 0)))
     _movers(here, rows, by, country)
-    _breadth(here, days)
+    if len(days):
+        _breadth(here, days)
 
 
 def _figures(here: Here, days: pd.DataFrame) -> None:

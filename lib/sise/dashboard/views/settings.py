@@ -12,11 +12,12 @@ import streamlit as st
 
 from sise.dashboard.context import Here
 from sise.dashboard.data.lists import entries
-from sise.dashboard.edit import RuleFile, problems_of, read_rules, save_rules
+from sise.dashboard.data.share import holding
+from sise.dashboard.edit import RuleFile, live_rules, problems_of, read_rules, save_rules
 from sise.dashboard.formats import escaped
-from sise.dashboard.parts import column, grid, records
+from sise.dashboard.parts import begun, column, grid, records
 from sise.dashboard.preview import picked, session_rows
-from sise.errors import SiseError
+from sise.errors import ConfigError, SiseError
 from sise.settings import Settings
 from sise.watchlists.rules import parsed_rules
 
@@ -38,7 +39,7 @@ def show(here: Here) -> None:
 
 def _rules(here: Here) -> None:
     words = here.words
-    file = read_rules(here.settings)
+    file = begun(here, "set-file", "conf/watchlists.json", read_rules(here.settings))
     names = [str(rule.get("name")) for rule in file.rules]
     new = words("set.new")
     if wanted := st.session_state.pop("set-goto", None):
@@ -53,7 +54,7 @@ def _rules(here: Here) -> None:
 
 
 def _form(here: Here, before: dict[str, Any] | None, stamp: str) -> tuple[dict[str, Any], bool]:
-    """The rule as the fields have it now. Keys name the file's stamp: fields start anew when the file has changed."""
+    """The rule as the fields have it now. Keys end in the file's stamp (parts.begun): another file, new fields."""
     words = here.words
     known = before or {"name": "", "when": "rsi_14 < 25", "rank_by": "market_cap_usd desc"}
     entry = copy.deepcopy(known)
@@ -166,6 +167,7 @@ def _save(here: Here, file: RuleFile, rules: list[Any], goto: str, judge: bool) 
     except SiseError as problem:
         st.error(escaped(str(problem)), icon=":material/error:")
         return
+    st.session_state.pop("set-file", None)
     st.session_state["set-saved"] = str(kept.relative_to(here.settings.conf))
     st.session_state["set-goto"] = goto
     st.rerun()
@@ -180,6 +182,7 @@ def _preview(here: Here, before: dict[str, Any] | None, entry: dict[str, Any]) -
             if {"when", "cross"} & set(entry):
                 return "name"
             st.caption(words("set.tickonly"))
+            _live_preview(here, entry)
             return None
         found = picked(session_rows(here.view, here.shared.calendars), parsed[0])
     except SiseError as problem:
@@ -191,6 +194,7 @@ def _preview(here: Here, before: dict[str, Any] | None, entry: dict[str, Any]) -
         f"### {words('set.matches', count=f'{len(now):,}')}\n"
         + (words("set.difference", came=len(now - then), went=len(then - now), before=len(then)) if before else "")
     )
+    _live_preview(here, entry)
     named = [c for c in found.columns if c not in ("country", "symbol", "market", "name", "rank", "close")]
     columns = [
         column("rank", "#", "int"),
@@ -202,6 +206,19 @@ def _preview(here: Here, before: dict[str, Any] | None, entry: dict[str, Any]) -
     rows = found.assign(id_=found["market"] + found["symbol"])
     grid(here, columns, records(rows.head(300), columns, "id_"), "set-preview", empty=words("lists.nobody"), height=300)
     return None
+
+
+def _live_preview(here: Here, entry: dict[str, Any]) -> None:
+    """What the rule at the tick would say before anything has moved: its thresholds are not in the list above."""
+    if "live" not in entry:
+        return
+    words, registry = here.words, here.shared.registry
+    try:
+        rule = live_rules([entry], registry).by_name[entry["name"]]
+    except ConfigError:
+        return  # named above (problems_of)
+    found = holding(here.view, registry, rule)
+    st.caption(words("set.now.open") if found is None else words("set.now", count=f"{found[0]:,}", of=f"{found[1]:,}"))
 
 
 def _other(here: Here) -> None:

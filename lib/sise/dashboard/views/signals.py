@@ -18,7 +18,7 @@ from sise.dashboard.data.market import sparks
 from sise.dashboard.data.names import listing
 from sise.dashboard.formats import ago, escaped
 from sise.dashboard.live import Live
-from sise.dashboard.parts import column, grid, strip
+from sise.dashboard.parts import column, grid, plain, strip
 from sise.errors import SiseError
 
 __all__ = ["filtered", "show"]
@@ -56,10 +56,13 @@ def _live(here: Here, markets: tuple[str, ...], rules: tuple[str, ...], span: st
     words, live = here.words, here.shared.feed.now()
     if live.away:
         gone = ago(timedelta(seconds=time.monotonic() - live.since), here.prefs.language)
-        st.warning(
-            f"{words('redis.away', where=escaped(here.shared.feed.where), since=gone)}\n\n{words('redis.todo')}",
-            icon=":material/cloud_off:",
+        where = escaped(here.shared.feed.where)
+        told = (
+            words("redis.fault", where=where, why=escaped(live.away), since=gone)
+            if live.fault
+            else f"{words('redis.away', where=where, since=gone)}\n\n{words('redis.todo')}"
         )
+        st.warning(told, icon=":material/cloud_off:")
     short = {rule.name for rule in here.shared.rules.rules if rule.direction == "short"}
     now = int(time.time())  # fifty viewers who look at the same are one answer a second
     key = (now if _SPANS[span] else 0, live.version, markets, rules, span, side, tuple(sorted(short)))
@@ -99,7 +102,10 @@ def _answer(here: Here, key: Any, find: Callable[[], list[Any]], short: set[str]
     known = _answers.get(key)
     if known is None:
         rows = find()
-        known = rows, json.dumps(_records(here, rows, short), ensure_ascii=False, separators=(",", ":"))
+        known = (
+            rows,
+            json.dumps(_records(here, rows, short), ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+        )
         _answers[key] = known
         while len(_answers) > 64:
             with suppress(KeyError):  # another viewer's run was quicker
@@ -142,20 +148,16 @@ def _records(here: Here, rows: list[Any], short: set[str]) -> list[dict[str, Any
     keys = ("arrived", "market", "signal_type", "trigger_price", "last_price", "pnl", "best", "worst")
     return [
         {
-            **{k: signal.get(k) for k in keys},
+            **{k: plain(signal.get(k)) for k in keys},
             "id": signal["id"],
             "share": signal["share"],
             "country": signal["country"],
             "symbol": signal["symbol"],
             "name": names.get(signal["share"], ""),
             "side": "short" if signal["signal_type"] in short else "long",
-            "spark": [
-                float(f"{price:.5g}")
-                for price in (
-                    *closes.get(signal["share"], [])[-29:],
-                    signal.get("last_price") or signal["trigger_price"],
-                )
-            ],
+            "spark": plain(
+                [*closes.get(signal["share"], [])[-29:], signal.get("last_price") or signal["trigger_price"]]
+            ),
         }
         for signal in rows
     ]

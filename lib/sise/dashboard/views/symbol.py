@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from sise.dashboard.data.share import actions, fired, history, levels, membershi
 from sise.dashboard.formats import compact, escaped, price, signed
 from sise.dashboard.parts import chart, column, empty, grid, records, strip
 
-__all__ = ["chart_data", "show"]
+__all__ = ["chart_data", "marks", "show"]
 
 _SPANS = {"30d": 21, "3m": 63, "1y": 252, "3y": 756, "all": 10**6}
 # (column, label, on a light ground, on a dark one, width, dashed)
@@ -62,7 +63,7 @@ def show(here: Here) -> None:
     at = levels(here.view, here.shared.registry, here.shared.rules, share)
     data = chart_data(here, country, bars, raw)
     data |= {"log": log, "shown": _SPANS[str(span)]}
-    data["marks"] = _marks(here, country, symbol)
+    data["marks"] = marks(here, country, symbol)
     if near and not raw:
         data["levels"] = [{"price": x.price, "label": words.rule(x.rule)} for x in at if x.price is not None]
     chart(here, data, "chart", 680)
@@ -81,16 +82,23 @@ def _first(here: Here) -> str | None:
 
 
 def chart_data(here: Here, country: str, bars: pd.DataFrame, raw: bool) -> dict[str, Any]:
-    """The chart's columns: rounded to what a screen shows, nulls where an indicator is not warm."""
-    digits = 2 if country == "US" else 0 if bars["close"].iloc[-1] >= 100 else 2
+    """The chart's columns: prices to six significant digits at least, whatever their size, and ``digits`` for the
+    labels; nulls where an indicator is not warm."""
+    last = bars["close"].iloc[-1]
+    digits = 4 if last < 1 else 0 if country == "KR" and last >= 100 else 2
 
     def values(column_: str, places: int) -> list[float | None]:
         found = bars[column_].round(places)
-        return [None if v != v else v for v in found.tolist()]
+        return [v if math.isfinite(v) else None for v in found.tolist()]
+
+    def prices(column_: str) -> list[float | None]:
+        found = bars[column_].astype(float).tolist()
+        short = [float(f"{v:.6g}") if abs(v) < 10_000 else round(v, 2) for v in found]
+        return [v if math.isfinite(v) else None for v in short]
 
     return {
         "t": [day.isoformat() for day in bars["date"]],
-        **{short: values(name, digits) for short, name in zip("ohlc", ("open", "high", "low", "close"), strict=True)},
+        **{short: prices(name) for short, name in zip("ohlc", ("open", "high", "low", "close"), strict=True)},
         "v": values("volume", 0),
         "change": values("change", 5),
         "digits": digits,
@@ -101,30 +109,37 @@ def chart_data(here: Here, country: str, bars: pd.DataFrame, raw: bool) -> dict[
                 "dark": dark,
                 "width": width,
                 "dash": dash,
-                "values": values(name, digits + 1),
+                "values": prices(name),
             }
             for name, label, light, dark, width, dash in _LINES
             if name in bars
         ],
         "rsi": values("rsi_14", 1) if "rsi_14" in bars else None,
-        "macd": {s: values(n, 4) for s, n in (("line", "macd"), ("signal", "macd_signal"), ("hist", "macd_hist"))}
+        "macd": {s: prices(n) for s, n in (("line", "macd"), ("signal", "macd_signal"), ("hist", "macd_hist"))}
         if "macd" in bars
         else None,
         "words": {k: here.words(f"chart.{k}") for k in ("open", "high", "low", "close", "volume")},
     }
 
 
-def _marks(here: Here, country: str, symbol: str) -> list[dict[str, str]]:
-    words, marks = here.words, []
+def marks(here: Here, country: str, symbol: str) -> list[dict[str, str]]:
+    """What stands on the bars: signals in the direction that is stored with them (a rule's may have changed since; a
+    signal that is not evaluated yet has the one of its rule), splits and dividends."""
+    words, found = here.words, []
     short = {rule.name for rule in here.shared.rules.rules if rule.direction == "short"}
     archived = fired(here.view, country, symbol)
-    for day, rule in zip(archived["session"], archived["signal_type"], strict=True):
-        marks.append({"t": day.isoformat(), "kind": "short" if rule in short else "long", "label": words.rule(rule)})
+    for day, rule, stored in zip(archived["session"], archived["signal_type"], archived["direction"], strict=True):
+        kind = stored if stored in ("long", "short") else "short" if rule in short else "long"
+        found.append({"t": day.isoformat(), "kind": kind, "label": words.rule(rule)})
     for row in actions(here.view, country, symbol).to_dict("records"):
-        dividend = row["kind"] == "dividend"
-        label = words("kind.dividend.short") if dividend else f"{words('kind.' + row['kind'])} ×{row['factor']:g}"
-        marks.append({"t": row["ex_date"].isoformat(), "kind": "dividend" if dividend else "split", "label": label})
-    return sorted(marks, key=lambda mark: mark["t"])
+        dividend, factor = row["kind"] == "dividend", row["factor"]
+        label = words("kind.dividend.short") if dividend else words(f"kind.{row['kind']}")
+        if not dividend and pd.notna(factor):
+            label += f" ×{factor:g}"
+        if not row["confirmed"]:
+            label += f" ({words('action.unconfirmed')})"
+        found.append({"t": row["ex_date"].isoformat(), "kind": "dividend" if dividend else "split", "label": label})
+    return sorted(found, key=lambda mark: mark["t"])
 
 
 def _figures(here: Here, country: str, bars: pd.DataFrame, listed: Mapping[Any, Any]) -> None:

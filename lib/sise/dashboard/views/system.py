@@ -124,7 +124,8 @@ def _data(here: Here) -> None:
         if rows.empty:
             empty(words("market.none"), words("market.todo"))
         else:
-            shown = rows.assign(**{c: rows[c].astype(str) for c in ("last", "indicators", "live")})
+            days = {c: [None if pd.isna(day) else str(day) for day in rows[c]] for c in ("last", "indicators", "live")}
+            shown = rows.assign(**days)
             columns = [
                 column("market", words("col.market")),
                 column("last", words("sys.newest")),

@@ -13,14 +13,15 @@ from sise.dashboard.context import Here
 from sise.dashboard.data.lists import changes, entries, sessions, snapshot
 from sise.dashboard.data.names import find, listing
 from sise.dashboard.data.share import levels_of_many, memberships
-from sise.dashboard.edit import delete_list, read_lists, save_list
+from sise.dashboard.edit import ListFile, delete_list, read_lists, save_list
 from sise.dashboard.formats import escaped
-from sise.dashboard.parts import column, empty, grid, records
+from sise.dashboard.parts import begun, column, empty, grid, records
 from sise.errors import SiseError
 from sise.signals.levels import Level
 
 __all__ = ["csv_of", "nearest", "show"]
 
+_PAGE = 200  # rows shown at once
 _BUDGET = 0.25  # seconds of a look that go into trigger levels; the rest comes with the next look
 
 
@@ -78,11 +79,45 @@ def _rules(here: Here) -> list[dict[str, Any]]:
     return [rule for rule in read_rules(here.settings).rules if isinstance(rule, dict) and "name" in rule]
 
 
-@st.fragment(run_every=2.0)
 def _entries(here: Here, mine: pd.DataFrame, chosen: str) -> None:
+    shown = _page(here, mine, chosen)
+    levels, whole = _levels(here, shown)
+    if whole:
+        _table(here, shown, levels, chosen)
+    else:
+        st.fragment(_filling, run_every=2.0)(here, shown, chosen)
+
+
+def _page(here: Here, mine: pd.DataFrame, chosen: str) -> pd.DataFrame:
+    """The part of a long list that is shown: a table of thousands, with a level for each, is nothing to look at."""
+    if len(mine) <= _PAGE:
+        return mine
+    words, count = here.words, len(mine)
+    first = st.selectbox(
+        words("lists.page"),
+        range(0, count, _PAGE),
+        format_func=lambda n: words("lists.rows", first=n + 1, last=min(n + _PAGE, count), count=f"{count:,}"),
+        key=f"w-page-{chosen}",
+        help=words("lists.page.about"),
+    )
+    return mine.iloc[first : first + _PAGE].reset_index(drop=True)
+
+
+def _levels(here: Here, shown: pd.DataFrame) -> tuple[dict[str, list[Level]], bool]:
+    shares = list(shown["country"] + ":" + shown["symbol"])
+    return levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
+
+
+def _filling(here: Here, shown: pd.DataFrame, chosen: str) -> None:
+    """The table while levels are still worked out, again and again until they are all there."""
+    levels, whole = _levels(here, shown)
+    if whole:
+        st.rerun()  # the page as a whole: only that ends the timer
+    _table(here, shown, levels, chosen)
+
+
+def _table(here: Here, mine: pd.DataFrame, levels: dict[str, list[Level]], chosen: str) -> None:
     words = here.words
-    shares = list((mine["country"] + ":" + mine["symbol"]).head(300))
-    levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
     figures = list(dict.fromkeys(k for pairs in mine["figures"] for k in pairs if k not in ("close", "volume")))
     rows = mine.assign(
         close=[pairs.get("close") for pairs in mine["figures"]],
@@ -193,36 +228,52 @@ def _membership(here: Here, mine: pd.DataFrame) -> None:
 def _own(here: Here) -> None:
     words = here.words
     known = read_lists(here.settings)
+    new = words("own.new")
+    before = st.session_state.get("o-open", new)
+    if before not in (*known, new):  # the selectbox falls back to another list: not without a word
+        st.warning(words("own.gone", name=escaped(before)), icon=":material/sync_problem:")
     a, b = st.columns([2, 3])
     with a:
-        new = words("own.new")
-        chosen = st.selectbox(words("col.list"), [*known, new], key="o-list")
+        chosen = str(st.selectbox(words("col.list"), [*known, new], key="o-list"))
+        st.session_state["o-open"] = chosen
         fresh = chosen == new
-        name = st.text_input(words("own.name"), key="o-name", max_chars=40) if fresh else str(chosen)
+        held = ListFile("", "") if fresh else begun(here, f"o-file-{chosen}", f"conf/lists/{chosen}.txt", known[chosen])
+        name = st.text_input(words("own.name"), key="o-name", max_chars=40) if fresh else chosen
         text = st.text_area(
             words("own.symbols"),
-            value="" if fresh else known[str(chosen)],
+            value=held.text,
             height=260,
             help=words("own.help"),
-            key=f"o-text-{chosen}",
+            key=f"o-text-{chosen}-{held.stamp}",
             placeholder="005930\nKR:000660\nUS:AAPL  # …",
         )
+        # Keys name the list: a press that arrives after the list is gone must not reach the one that took its place.
         save, remove = st.columns(2)
-        if save.button(words("own.save"), type="primary", width="stretch", disabled=not name):
+        if save.button(words("own.save"), type="primary", width="stretch", disabled=not name, key=f"o-save-{chosen}"):
             try:
-                shares = save_list(here.settings, name.strip(), text)
+                shares = save_list(here.settings, name.strip(), text, held.stamp)
             except SiseError as problem:
                 st.error(escaped(str(problem)))
             else:
                 st.toast(words("own.saved", name=escaped(name), count=len(shares)))
-                st.session_state.pop("o-list", None)
+                _forget(chosen)
                 st.rerun()
-        if not fresh and remove.button(words("own.delete"), width="stretch"):
-            kept = delete_list(here.settings, str(chosen))
-            st.toast(words("own.deleted", kept=escaped(kept.name)))
-            st.rerun()
+        if not fresh and remove.button(words("own.delete"), width="stretch", key=f"o-delete-{chosen}"):
+            try:
+                kept = delete_list(here.settings, chosen)
+            except SiseError as problem:
+                st.error(escaped(str(problem)))
+            else:
+                st.toast(words("own.deleted", kept=escaped(kept.name)))
+                _forget(chosen)
+                st.rerun()
     with b:
         _preview(here, text)
+
+
+def _forget(chosen: str) -> None:
+    for key in ("o-list", "o-open", f"o-file-{chosen}"):
+        st.session_state.pop(key, None)
 
 
 def _preview(here: Here, text: str) -> None:
