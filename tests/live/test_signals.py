@@ -334,6 +334,13 @@ def test_the_cooldown_counts_event_time_since_the_last_relaxed_record(store, rul
     assert len(store.fire([record("A", 4, RSI, timestamp=179 * minute)], rules)) == 1
 
 
+def test_a_rule_that_the_file_no_longer_has_fires_once_and_not_on_every_tick(store, rules):
+    backlog = [record("A", n, ["renamed_rule"], timestamp=n * 60_000) for n in range(1, 500)]
+    assert len(store.fire(backlog, rules)) == 1
+    left = [record("A", 500, []), record("A", 501, ["renamed_rule"])]
+    assert len(store.fire(left, rules)) == 1, "what it shows itself still arms it again"
+
+
 def test_offsets_seen_before_change_nothing_and_a_new_topic_starts_anew(store, rules, live):
     batch = [record("A", n, RSI if n % 2 else []) for n in range(10)]
     first = store.fire(batch, rules)
