@@ -28,7 +28,7 @@ from sise.signals.curves import load_curves
 from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "archive_signals", "check_slots"]
+__all__ = ["Detection", "archive_signals", "check_slots", "why_ended"]
 
 HEADROOM = 2  # the price query, and the broadcast of live_state
 
@@ -124,7 +124,7 @@ class Detection:
             self._restart()
         elif ended:
             name, problem = ended[0]
-            raise SiseError(f"the query {name} ended: {_first_line(problem)}") from problem
+            raise SiseError(why_ended(str(name), str(problem), self._checkpoint(str(name)))) from problem
         shape = self.file.rules.shape
         if self.file.changed():
             self._note_rules()
@@ -192,10 +192,13 @@ class Detection:
             reader = reader.option(key, value)
         return reader.load()
 
+    def _checkpoint(self, query: str) -> Path:
+        return self.checkpoints / (f"detect-{self.trigger}" if query == "detect" else query)
+
     def _start_detection(self) -> StreamingQuery:
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         rules = self.file.rules
-        checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
+        checkpoint = str(self._checkpoint("detect"))
         if self.trigger == "realtime":
             found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
             topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
@@ -226,7 +229,7 @@ class Detection:
             prices.write(batch.toArrow().to_pylist())
 
         ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.clock.ahead_ms)
-        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self.checkpoints / "prices"))
+        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self._checkpoint("prices")))
         with frequent_plans(self.spark):
             return writer.outputMode("update").trigger(processingTime="1 second").foreachBatch(write).start()
 
@@ -259,6 +262,18 @@ class _MicroBatches:
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
 
 
-def _first_line(problem: Exception) -> str:
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return lines[0] if lines else type(problem).__name__
+# How Spark's Kafka source, and the Kafka client under it, say that what comes next is not in the topic any more.
+_DATA_LOSS = ("KAFKA_DATA_LOSS", "Some data may have been lost", "OffsetOutOfRange", "Offsets out of range")
+
+
+def why_ended(query: str, problem: str, checkpoint: Path) -> str:
+    """What to tell of a query that ended. ``problem``: Spark's own words; ``checkpoint``: the query's."""
+    first = next((line for line in problem.splitlines() if line.strip()), "no reason given")
+    if not any(words in problem for words in _DATA_LOSS):
+        return f"the query {query} ended: {first}"
+    return (
+        f"the query {query} ended: ticks that it has not read are no longer in Kafka, where {TICKS.name} keeps them "
+        f"{TICKS.retention_hours} hours (its retention.ms). Was detection stopped for longer? Remove the folder "
+        f"{checkpoint} and start again: it goes on with the oldest tick that is there, and Redis refuses what it has "
+        f"seen, so no signal comes twice. For longer stops raise retention.ms. Spark says: {first}"
+    )
