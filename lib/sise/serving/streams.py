@@ -128,7 +128,7 @@ class Detection:
             self._restart()
         elif ended:
             name, problem = ended[0]
-            raise SiseError(why_ended(str(name), str(problem), self._checkpoint(str(name)))) from problem
+            raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
         shape = self.file.rules.shape
         if self.file.changed():
             self._note_rules()
@@ -205,12 +205,9 @@ class Detection:
             reader = reader.option(key, value)
         return reader.load()
 
-    def _checkpoint(self, query: str) -> Path:
-        return self.checkpoints / (f"detect-{self.trigger}" if query == "detect" else query)
-
     def _start_detection(self) -> StreamingQuery:
         rules = self.file.rules
-        checkpoint = str(self._checkpoint("detect"))
+        checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
         if self.trigger == "realtime":
             found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
             topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
@@ -244,7 +241,7 @@ class Detection:
         side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
         self.known_prices = side.coalesce(1).persist()
         ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.known_prices, self.clock)
-        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self._checkpoint("prices")))
+        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self.checkpoints / "prices"))
         with frequent_plans(self.spark):
             return writer.outputMode("update").trigger(processingTime="1 second").foreachBatch(write).start()
 
@@ -279,14 +276,15 @@ class _MicroBatches:
 _DATA_LOSS = ("KAFKA_DATA_LOSS", "Some data may have been lost", "OffsetOutOfRange", "Offsets out of range")
 
 
-def why_ended(query: str, problem: str, checkpoint: Path) -> str:
-    """What to tell of a query that ended. ``problem``: Spark's own words; ``checkpoint``: the query's."""
-    first = next((line for line in problem.splitlines() if line.strip()), "no reason given")
-    if not any(words in problem for words in _DATA_LOSS):
-        return f"the query {query} ended: {first}"
+def why_ended(query: str, problem: str, checkpoints: Path) -> str:
+    """What to tell of a query that ended. ``problem``: Spark's own words; ``checkpoints``: the queries' folder."""
+    lines = [line.strip() for line in problem.splitlines() if line.strip()] or ["no reason given"]
+    lost = next((line for line in lines if any(words in line for words in _DATA_LOSS)), None)
+    if lost is None:
+        return f"the query {query} ended: {lines[0]}"
     return (
         f"the query {query} ended: ticks that it has not read are no longer in Kafka, where {TICKS.name} keeps them "
         f"{TICKS.retention_hours} hours (its retention.ms). Was detection stopped for longer? Remove the folder "
-        f"{checkpoint} and start again: it goes on with the oldest tick that is there, and Redis refuses what it has "
-        f"seen, so no signal comes twice. For longer stops raise retention.ms. Spark says: {first}"
+        f"{checkpoints} and start again: it goes on with the oldest tick that is there, and Redis refuses what it has "
+        f"seen, so no signal comes twice. For longer stops raise retention.ms. Spark says: {lost}"
     )
