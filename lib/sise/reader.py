@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
 from sise.errors import InputError, SiseError
@@ -59,6 +59,13 @@ class LakeReader:
         if version is not None:
             opened.load_as_version(version)
         return opened.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=expression)
+
+    def query(self, text: str, tables: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of an SQL query (DataFusion's) over these tables."""
+        engine = QueryBuilder()
+        for name in tables:
+            engine.register(name, self.open(name))
+        return list(pa.table(engine.execute(text).read_all()).to_pylist())
 
     def country_of(self, symbol: str, name: str) -> str:
         """Which country's share ``symbol`` is, by the rows of a table; an error where it is none's or both's."""

@@ -45,7 +45,8 @@ def lake_root(spark, registry, calendars, roomy) -> str:
     root = roomy / "signals-lake"
     lake = Lake(spark, str(root), registry.extra_columns)
     rows = [r for n, s in enumerate(SHARES) for r in walk(s, days, prices(n, 262), volume=1000.0 + n)]
-    load(lake, rows)
+    rights = {"country": "KR", "symbol": SHARES[-1], "ex_date": calendars["KR"].next(days[-1]), "kind": "rights"}
+    load(lake, rows, [rights | {"factor": None, "confirmed": True}])  # no rule fires on that share
     compute_indicators(spark, lake, registry, calendars)
     return str(root)
 
@@ -334,6 +335,13 @@ def test_the_cooldown_counts_event_time_since_the_last_relaxed_record(store, rul
     assert len(store.fire([record("A", 4, RSI, timestamp=179 * minute)], rules)) == 1
 
 
+def test_a_rule_that_the_file_no_longer_has_fires_once_and_not_on_every_tick(store, rules):
+    backlog = [record("A", n, ["renamed_rule"], timestamp=n * 60_000) for n in range(1, 500)]
+    assert len(store.fire(backlog, rules)) == 1
+    left = [record("A", 500, []), record("A", 501, ["renamed_rule"])]
+    assert len(store.fire(left, rules)) == 1, "what it shows itself still arms it again"
+
+
 def test_offsets_seen_before_change_nothing_and_a_new_topic_starts_anew(store, rules, live):
     batch = [record("A", n, RSI if n % 2 else []) for n in range(10)]
     first = store.fire(batch, rules)
@@ -354,17 +362,17 @@ def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
     assert active["trigger_price"] == "1000.1" and active["label"] == hostile
 
 
+def ticks(symbol: str, *pairs: tuple[int, float], as_of: str = "2024-01-30", rebased_by: float | None = 1.0):
+    """Rows of tick_prices; the pairs are (timestamp, price)."""
+    same = {"country": "KR", "symbol": symbol, "day_volume": 5, "as_of": as_of, "rebased_by": rebased_by}
+    return [same | {"price": price, "timestamp": when, "offset": n} for n, (when, price) in enumerate(pairs)]
+
+
 def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, live):
     [long] = store.fire([record("A", 10, RSI)], rules)
     assert len(store.fire([record("B", 10, ["rsi_overbought"])], rules)) == 1
     at = json.loads(long)["timestamp"]
     prices = LatestPrices(store.client, live, lambda: rules)
-
-    def ticks(symbol, *pairs):
-        return [
-            {"country": "KR", "symbol": symbol, "price": price, "timestamp": when, "day_volume": 5, "offset": n}
-            for n, (when, price) in enumerate(pairs)
-        ]
 
     moves = (at - 1, 1.0), (at + 1, 1100.11), (at + 3, 1050.105), (at + 2, 900.09)  # the last one came late
     prices.write([*ticks("A", *moves), *ticks("B", (at + 1, 900.09))])
@@ -375,6 +383,41 @@ def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, liv
     assert float(store.active()[0]["best"]) == pytest.approx(0.1) and found["A"]["last_price"] == "1050.105"
     stored = store.client.hgetall(f"{live.redis_prefix}price:KR:A")
     assert stored[b"price"] == b"1000.1" and abs(int(stored[b"written"]) / 1000 - time.time()) < 30
+
+
+def test_a_tick_that_comes_late_does_not_take_the_price_back(store, rules, live):
+    [signal] = store.fire([record("A", 10, RSI)], rules)
+    at = json.loads(signal)["timestamp"]
+    prices = LatestPrices(store.client, live, lambda: rules)
+    prices.write(ticks("A", (at + 5000, 1100.11)))
+    prices.write(ticks("A", (at + 3000, 900.09)))
+    key = f"{live.redis_prefix}price:KR:A"
+    assert store.client.hmget(key, "price", "timestamp") == [b"1100.11", str(at + 5000).encode()]
+    [found] = store.active()
+    assert found["last_price"] == "1100.11"
+    assert [float(found[k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, -0.1]), "it was there"
+    prices.write(ticks("A", (at + 5000, 1050.105)))  # the same moment, later in Kafka
+    assert store.client.hget(key, "price") == b"1050.105" and 0 < store.client.ttl(key) <= 3 * 86_400
+
+
+def test_a_signal_is_followed_through_an_ex_date_at_the_new_basis(store, rules, live):
+    [signal] = store.fire([record("A", 10, RSI)], rules)
+    at = json.loads(signal)["timestamp"]
+    prices = LatestPrices(store.client, live, lambda: rules)
+
+    def after(hours: int, price: float, **other) -> list[float]:
+        prices.write(ticks("A", (at + hours * 3_600_000, price), **other))
+        return [float(store.active()[0][k]) for k in ("pnl", "best", "worst")]
+
+    assert after(1, 1000.1, rebased_by=0.5) == pytest.approx([0, 0, 0]), "its own session's state was re-based, too"
+    split = {"as_of": "2024-01-31", "rebased_by": 0.02}
+    assert after(20, 1050.105 / 50, **split) == pytest.approx([0.05, 0.05, 0])
+    assert after(21, 990.099 / 50, **split) == pytest.approx([-0.01, 0.05, -0.01]), "re-based once"
+    assert after(40, 1000.1 / 50, as_of="2024-02-01") == pytest.approx([0, 0.05, -0.01])
+    unknown = {"as_of": "2024-02-02", "rebased_by": None}
+    assert after(60, 10.0, **unknown) == pytest.approx([0, 0.05, -0.01]), "no one can tell"
+    assert after(80, 10.0, as_of="2024-02-05") == pytest.approx([0, 0.05, -0.01]), "nor later"
+    assert store.client.hget(f"{live.redis_prefix}price:KR:A", "price") == b"10.0"
 
 
 def test_what_died_before_kafka_is_published_later(store, rules):

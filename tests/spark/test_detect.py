@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -12,8 +13,11 @@ import talib
 from pyspark.sql import functions as F
 
 from sise.indicators.compute import compute_indicators
+from sise.lake import Lake
+from sise.reader import LakeReader
+from sise.serving.feeds import eligible_rows
 from sise.signals.curves import load_curves
-from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
+from sise.signals.detect import Clock, detect_rules, live_side, price_side, tick_prices
 from sise.signals.levels import levels_of, strict_at
 from sise.signals.rules import LiveRules
 from tests.builders import walk
@@ -45,8 +49,6 @@ def rules(registry):
 
 @pytest.fixture(scope="module")
 def live_lake(spark, registry, calendars, days, history, tmp_path_factory):
-    from sise.lake import Lake
-
     lake = Lake(spark, str(tmp_path_factory.mktemp("live")), registry.extra_columns)
     rows = [r for n, s in enumerate(SHARES) for r in walk(s, days[:300], history[s], volume=1000.0 + n)]
     load(lake, rows)
@@ -56,7 +58,12 @@ def live_lake(spark, registry, calendars, days, history, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def live(spark, live_lake, registry, rules):
-    return live_side(live_lake.read("live_state"), rules_row(spark, live_lake, rules), None, registry, rules)
+    return side_of(spark, live_lake, registry, rules)
+
+
+def side_of(spark, lake, registry, rules, universe=None, actions=()):
+    due = spark.createDataFrame(list(actions), lake.schema("actions"))
+    return live_side(lake.read("live_state"), rules_row(spark, lake, rules), due, universe, registry, rules)
 
 
 def rules_row(spark, lake, rules):
@@ -211,7 +218,7 @@ def test_outside_regular_hours_or_not_eligible_nothing_is_said(
     universe = spark.createDataFrame(
         [("KR", "A02", True), ("KR", "A03", False)], "country string, symbol string, eligible boolean"
     )
-    side = live_side(live_lake.read("live_state"), rules_row(spark, live_lake, rules), universe, registry, rules)
+    side = side_of(spark, live_lake, registry, rules, universe)
     inside = tick("A02", price, at(days, calendars, 60), days[300])
     early = tick("A02", price, at(days, calendars, -5), days[300])
     late = tick("A02", price, at(days, calendars, 395), days[300])
@@ -227,7 +234,7 @@ def test_thresholds_come_from_the_table(spark, live_lake, registry, rules, days,
             for r in rules.rules
         )
     )
-    side = live_side(live_lake.read("live_state"), rules_row(spark, live_lake, other), None, registry, rules)
+    side = side_of(spark, live_lake, registry, other)
     value = tick("A04", float(history["A04"][-1]), at(days, calendars, 60), days[300])
     found, _ = run(spark, side, registry, rules, [value])
     assert "rsi_oversold" in found[0]["strict"] and found[0]["version"] == other.version
@@ -251,13 +258,73 @@ def test_levels_are_where_the_rule_changes(live_lake, registry, rules):
     assert len(seen) >= 5
 
 
-def test_prices_of_the_ticks_that_can_be_believed(spark, days, calendars):
+def action(symbol, day, **other):
+    """What KIS announces of a rights issue: everything but its factor."""
+    found = {"country": "KR", "symbol": symbol, "ex_date": day, "kind": "rights", "factor": None, "confirmed": True}
+    return found | {"evidence": "KIS: rights issue", "source": "kis"} | other
+
+
+def some_actions(days):
+    """Each share's action, and whether no one knows its factor in the session that live_state is for."""
+    last, due, after = days[299], days[300], date(2025, 1, 2)
+    return [
+        (action("A00", due), True),
+        (action("A01", due, factor=0.9), False),  # known: live_state is re-based by it
+        (action("A02", due, kind="dividend"), False),
+        (action("A03", due, kind="split", factor=0.5, confirmed=False, evidence="served twice"), True),
+        (action("A04", due, confirmed=False, evidence="KIS: rights issue; no longer announced"), False),
+        (action("A05", last), False),  # its ex-date was the last bar's
+        (action("A06", after), False),
+        (action("A07", due, evidence=None), True),
+    ]
+
+
+def test_no_rule_fires_on_an_ex_date_whose_factor_no_one_knows(
+    spark, live_lake, registry, rules, days, calendars, history
+):
+    """The mechanical drop is below the jump limit: it would look oversold."""
+    given = some_actions(days)
+    side = side_of(spark, live_lake, registry, rules, actions=[a for a, _ in given])
     when = at(days, calendars, 60)
-    values = [tick("A01", p, when + t, days[300]) for p, t in ((10.0, 5), (11.0, 9), (9.0, 7))]
-    values += [tick("A02", -1.0, when, days[300]), b"{", tick("A03", 5.0, when, days[300], clock=when - 60_000)]
-    rows = tick_prices(messages(spark, values)).collect()
-    found = [(r["symbol"], r["price"], r["timestamp"], r["offset"]) for r in rows]
-    assert found == [("A01", 10.0, when + 5, 0), ("A01", 11.0, when + 9, 1), ("A01", 9.0, when + 7, 2)]
+    low = {a["symbol"]: round(float(history[a["symbol"]][-1]) * 0.72, 2) for a, _ in given}
+    found, dead = run(spark, side, registry, rules, [tick(s, price, when, days[300]) for s, price in low.items()])
+    fires = {r["symbol"] for r in found if r["strict"]}
+    assert not dead and fires == {a["symbol"] for a, unsettled in given if not unsettled}
+
+
+def test_the_labelled_feed_leaves_out_the_same_shares(spark, live_lake, registry, days, tmp_path):
+    given = some_actions(days)
+    shutil.copytree(live_lake.root, tmp_path / "lake")
+    load(Lake(spark, str(tmp_path / "lake"), registry.extra_columns), [], [a for a, _ in given])
+    barred = {a["symbol"] for a, unsettled in given if unsettled}
+    assert {row["symbol"] for row in eligible_rows(LakeReader(str(tmp_path / "lake")))} == set(SHARES) - barred
+
+
+def test_prices_of_the_ticks_that_can_be_believed(spark, live_lake, days, calendars, history):
+    when = at(days, calendars, 60)
+    close = round(float(history["A01"][-1]), 2)
+    values = [tick("A01", close + p, when + t, days[300]) for p, t in ((0, 5), (1, 9), (-1, 7))]
+    values += [
+        tick("A02", -1.0, when, days[300]),
+        b"{",
+        tick("A03", float(history["A03"][-1]), when, days[300], clock=when - 60_000),
+        tick("A01", float("nan"), when, days[300]),
+        tick("A01", float("inf"), when, days[300]),
+        tick("A01", close * 10.1, when, days[300]),  # a glitch: a dead letter of the detection as well
+        tick("NOPE", 10.0, when, days[300]),
+        tick("A01", close, when, days[299]),
+        tick("A00", float(history["A00"][-1]), when, days[300]),
+    ]
+    due = spark.createDataFrame([action("A00", days[300])], live_lake.schema("actions"))
+    side = price_side(live_lake.read("live_state"), due)
+    *found, last = tick_prices(messages(spark, values), side, CLOCK).collect()
+    assert [(r["symbol"], r["price"], r["timestamp"], r["offset"]) for r in found] == [
+        ("A01", close, when + 5, 0),
+        ("A01", close + 1, when + 9, 1),
+        ("A01", close - 1, when + 7, 2),
+    ]
+    assert {(r["as_of"], r["rebased_by"]) for r in found} == {(str(days[299]), 1.0)}
+    assert (last["symbol"], last["rebased_by"]) == ("A00", None), "no one knows its factor"
 
 
 def test_the_batch_rules_agree_at_the_close(live_lake, rules):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sise.errors import ConfigError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
 from sise.signals.curves import load_curves, share_at
+from sise.signals.explain import explain
 from sise.signals.rules import Expression, LiveRules
 from tests.conftest import CONF
 
@@ -76,6 +79,45 @@ def test_arithmetic_and_nulls():
     np.testing.assert_allclose(Expression("(price - bb_lower) / 2 * -1").evaluate(values, ops), [-2.5, np.nan])
     assert np.isnan(Expression("price / zero").evaluate(values, ops)).all()
     assert Expression("price > 5 and price <= 10").evaluate(values, ops).tolist() == [True, False]
+
+
+class Kept:
+    """A lake that keeps one share's state and one version of the rules."""
+
+    def __init__(self, rules, state):
+        self.tables = {"live_state": [state], "live_rules": [{"rules": json.dumps(rules.as_json())}]}
+
+    def open(self, _):
+        return self
+
+    def history(self):
+        return [{"version": 7, "userMetadata": json.dumps({"as_of": {"KR": "2024-01-30"}})}]
+
+    def rows(self, name, where=(), version=None):
+        return pa.Table.from_pylist(self.tables[name])
+
+
+@pytest.mark.parametrize(("minutes", "met"), [(12, "NOT met"), (45, "met")])
+def test_explain_knows_the_minutes_since_the_open(tmp_path, minutes, met):
+    live = {"measure": "elapsed_minutes * price", "fires": ">", "at": 0, "not_before_minutes": 30}
+    rules = load(tmp_path, **live)
+    opens = datetime(2024, 1, 31, tzinfo=UTC)
+    session = {"as_of": date(2024, 1, 30), "valid_session": date(2024, 1, 31), "session_open": opens}
+    state = (
+        dict.fromkeys(REGISTRY.live, 100.0)
+        | session
+        | {"registry_hash": "r", "rebased_by": 1.0, "close": 100.0, "volume": 1.0}
+    )
+    signal = {
+        **{"signal_id": "KR:A:mine:2024-01-31:1", "signal_type": "mine", "country": "KR", "symbol": "A"},
+        **{"market": "KOSPI", "trigger_price": 100.0, "day_volume": 5, "tick_partition": 0, "tick_offset": 1},
+        **{"as_of": session["as_of"], "session": session["valid_session"], "rule_version": rules.version},
+        **{"timestamp": opens + timedelta(minutes=minutes), "indicators": {}},
+    }
+    told = {what: value for _, what, value in explain(Kept(rules, state), REGISTRY, signal)}
+    assert told["elapsed_minutes"] == str(minutes)
+    assert told["not before minute 30"].startswith(met)
+    assert told["measure"].endswith("does NOT hold") == (met == "NOT met")
 
 
 def test_volume_curves_rise_from_nothing_to_all(tmp_path):

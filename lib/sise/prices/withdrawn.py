@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from math import isclose
 from typing import Any
 
+from sise.prices.unsettled import NO_LONGER
 from sise.sources.asks import Ask
 from sise.sources.kis_actions import announces
 
@@ -19,7 +20,6 @@ __all__ = ["withdrawn"]
 # So far after a question's last session what takes effect is sure to be in the answer (it goes by record dates).
 _AHEAD = timedelta(days=20)
 _TWINS_APART = timedelta(days=180)
-_NO_LONGER = "no longer announced"
 
 
 def withdrawn(
@@ -48,7 +48,7 @@ def withdrawn(
         )
 
     return [
-        {**action, "confirmed": False, "evidence": f"{action['evidence']}; {_NO_LONGER}"}
+        {**action, "confirmed": False, "evidence": f"{action['evidence']}; {NO_LONGER}"}
         for action in stored
         if action["confirmed"] and action["kind"] != "dividend" and _id(action) not in there and gone(action)
     ]

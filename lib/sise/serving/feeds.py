@@ -14,6 +14,7 @@ from sise.calendars import Calendar
 from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.ops.outcome import Outcome
+from sise.prices.unsettled import UNSETTLED
 from sise.reader import LakeReader
 from sise.serving.kafka import ensure_topics, producer
 from sise.serving.vendor_feed import VENDORS, ranked_shares, vendor_feed, with_reports
@@ -118,8 +119,12 @@ def live_rows(reader: LakeReader) -> list[dict[str, Any]]:
 
 
 def eligible_rows(reader: LakeReader) -> list[dict[str, Any]]:
-    """live_state's rows of the shares that may have signals."""
+    """live_state's rows of the shares that may have signals: as detect.py's live_side has them."""
     rows = live_rows(reader)
+    if reader.exists("actions"):
+        text = f"SELECT country, symbol FROM live_state JOIN actions USING (country, symbol) WHERE {UNSETTLED}"
+        barred = {(r["country"], r["symbol"]) for r in reader.query(text, ["live_state", "actions"])}
+        rows = [row for row in rows if (row["country"], row["symbol"]) not in barred]
     if not reader.exists("universe"):
         return rows
     may = {(r["country"], r["symbol"]) for r in reader.rows("universe").to_pylist() if r["eligible"]}

@@ -58,7 +58,8 @@ for i = 6, #ARGV do
     end
     for _, rule in ipairs(r.relaxed) do
       local last = tonumber(state[rule])
-      if last and r.timestamp - last > (cooldown[rule] or 0) then last = nil end
+      local wait = cooldown[rule]  -- none for a rule that the relay's file does not name: time does not arm that again
+      if last and wait and r.timestamp - last > wait then last = nil end
       if last then
         if r.timestamp > last then redis.call('HSET', key, rule, text_of(raw, 'timestamp')) end
       else

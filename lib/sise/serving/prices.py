@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from math import isnan, nan
 from typing import Any
 
 import redis
@@ -16,18 +18,25 @@ from sise.signals.rules import LiveRules
 __all__ = ["LatestPrices"]
 
 _KEEP = 3 * 86_400  # seconds a price stays without a new one
+_CHUNK = 500  # shares a script call: one holds Redis for some milliseconds, and readers come in between
+_FIELDS = ("trigger_price", "timestamp", "signal_type", "best", "worst", "as_of", "followed", "basis", "basis_as_of")
 
 
 class LatestPrices:
     """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
-    best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired."""
+    best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired.
+
+    No price goes back in time: a tick that comes late counts for best and worst only. On an ex-date the trigger price
+    is taken to the new basis; a signal whose factor nobody knows is not followed any more. For that a signal also
+    has ``followed`` (time of its newest tick), ``basis`` (the product of the factors) and ``basis_as_of``.
+    """
 
     def __init__(self, client: redis.Redis, settings: Settings, rules: Callable[[], LiveRules]):
         self.client, self.prefix, self.rules = client, settings.redis_prefix, rules
+        self._script = client.register_script(resources.files(__package__).joinpath("prices.lua").read_text())
 
     def write(self, ticks: Sequence[Mapping[str, Any]]) -> None:
-        """``ticks``: country, symbol, price, timestamp, day_volume and offset (signals/detect.py's tick_prices), all
-        since the last call."""
+        """``ticks``: rows of signals/detect.py's tick_prices, all since the last call."""
         shares: dict[str, list[Mapping[str, Any]]] = {}
         for tick in ticks:
             shares.setdefault(f"{tick['country']}:{tick['symbol']}", []).append(tick)
@@ -36,14 +45,12 @@ class LatestPrices:
 
     def _write(self, shares: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         now = int(time.time() * 1000)
-        pipe = self.client.pipeline(transaction=False)
         newest = {share: max(ticks, key=lambda t: (t["timestamp"], t["offset"])) for share, ticks in shares.items()}
+        values: list[Any] = []
         for share, row in newest.items():
-            key = f"{self.prefix}price:{share}"
-            values = {"price": repr(row["price"]), "timestamp": row["timestamp"], "written": now}
-            pipe.hset(key, mapping=values | {"day_volume": row["day_volume"] or 0})
-            pipe.expire(key, _KEEP)
-        pipe.execute()
+            values += [share, repr(row["price"]), row["timestamp"], row["day_volume"]]
+        for start in range(0, len(values), 4 * _CHUNK):
+            self._script(keys=[self.prefix], args=[_KEEP, now, *values[start : start + 4 * _CHUNK]])
         self._follow(shares, newest)
 
     def _follow(self, shares: Mapping[str, Sequence[Mapping[str, Any]]], newest: Mapping[str, Any]) -> None:
@@ -53,26 +60,45 @@ class LatestPrices:
             return
         pipe = self.client.pipeline(transaction=False)
         for name in mine:
-            pipe.hmget(f"{self.prefix}signal:{name}", "trigger_price", "timestamp", "signal_type", "best", "worst")
+            pipe.hmget(f"{self.prefix}signal:{name}", *_FIELDS)
         known = pipe.execute()
         short = {rule.name for rule in self.rules().rules if rule.direction == "short"}
         pipe = self.client.pipeline(transaction=False)
-        for name, (trigger, since, rule, best, worst) in zip(mine, known, strict=True):
-            if trigger is None:
+        for name, values in zip(mine, known, strict=True):
+            if values[0] is None:
                 continue  # its time is over
+            signal = {field: None if v is None else v.decode() for field, v in zip(_FIELDS, values, strict=True)}
             share = ":".join(name.split(":")[:2])
-            last = newest[share]["price"]
-            sign = -1.0 if rule.decode() in short else 1.0
-            after = [tick["price"] for tick in shares[share] if tick["timestamp"] >= int(since)]
-            moves = [sign * (price / float(trigger) - 1) + 0.0 for price in after]
-            if not moves:
-                continue
-            best, worst = float(best or 0.0), float(worst or 0.0)
-            values: Any = {
-                "last_price": repr(last),
-                "pnl": repr(sign * (last / float(trigger) - 1) + 0.0),
-                "best": repr(max(best, *moves)),
-                "worst": repr(min(worst, *moves)),
-            }
-            pipe.hset(f"{self.prefix}signal:{name}", mapping=values)
+            sign = -1.0 if signal["signal_type"] in short else 1.0
+            if found := _followed(signal, shares[share], newest[share], sign):
+                pipe.hset(f"{self.prefix}signal:{name}", mapping=found)
         pipe.execute()
+
+
+def _followed(
+    signal: Mapping[str, Any], ticks: Sequence[Mapping[str, Any]], newest: Mapping[str, Any], sign: float
+) -> dict[Any, Any]:
+    """What the ticks of its share change in a signal's hash. ``sign``: -1 for a rule that is short."""
+    since = int(signal["timestamp"])
+    after = [tick["price"] for tick in ticks if tick["timestamp"] >= since]
+    if not after:
+        return {}
+    found: dict[Any, Any] = {}
+    basis = float(signal["basis"] or 1.0)
+    if newest["as_of"] != (signal["basis_as_of"] or signal["as_of"]):  # a later session: another basis, maybe
+        basis *= nan if newest["rebased_by"] is None else newest["rebased_by"]
+        found |= {"basis": repr(basis), "basis_as_of": newest["as_of"]}
+    if isnan(basis):
+        return found
+    trigger = float(signal["trigger_price"]) * basis
+
+    def move(price: float) -> float:
+        return sign * (price / trigger - 1) + 0.0
+
+    moves = [move(price) for price in after]
+    found["best"] = repr(max(float(signal["best"] or 0.0), *moves))
+    found["worst"] = repr(min(float(signal["worst"] or 0.0), *moves))
+    if newest["timestamp"] >= int(signal["followed"] or since):
+        last = newest["price"]
+        found |= {"last_price": repr(last), "pnl": repr(move(last)), "followed": newest["timestamp"]}
+    return found

@@ -25,10 +25,10 @@ from sise.session import Hold, described, frequent_plans
 from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
-from sise.signals.detect import Clock, detect_rules, live_side, tick_prices
+from sise.signals.detect import Clock, detect_rules, live_side, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "archive_signals", "check_slots"]
+__all__ = ["Detection", "archive_signals", "check_slots", "why_ended"]
 
 HEADROOM = 2  # the price query, and the broadcast of live_state
 
@@ -99,6 +99,10 @@ class Detection:
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
         self._note_rules()
         self.prices = LatestPrices(connect(self.settings), self.settings, lambda: self.file.rules)
+        self._start_queries()
+
+    def _start_queries(self) -> None:
+        self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         self.query = self._start_detection()
         self.price_query = self._start_prices()
 
@@ -124,7 +128,7 @@ class Detection:
             self._restart()
         elif ended:
             name, problem = ended[0]
-            raise SiseError(f"the query {name} ended: {_first_line(problem)}") from problem
+            raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
         shape = self.file.rules.shape
         if self.file.changed():
             self._note_rules()
@@ -135,26 +139,35 @@ class Detection:
                 tell(f"detect: thresholds changed (rules {self.file.rules.version}), taken up with the next batch")
 
     def _restart(self) -> None:
-        """Starts detection, from where its checkpoint stands; what ran before has ended then."""
+        """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
         self.query.stop()
+        self.price_query.stop()
         if self.batches is not None:
             self.batches.live.unpersist()
-        self.query = self._start_detection()
+        self.known_prices.unpersist()
+        self._start_queries()
 
     @property
     def _tables(self) -> tuple[str, ...]:
-        """The tables whose new version starts detection again. In real-time mode that replays what came since the
+        """The tables whose new version starts the queries again. In real-time mode that replays what came since the
         last checkpoint, so that ticks of a session whose state came late are judged by it after all; thresholds are
         for the ticks to come, and wait for the checkpoint."""
-        return ("live_state", "universe") if self.trigger == "realtime" else ("live_state", "universe", "live_rules")
+        always = ("live_state", "universe", "actions")
+        return always if self.trigger == "realtime" else (*always, "live_rules")
 
     def _versions(self) -> tuple[int, ...]:
         return tuple(self.lake.version(name) for name in self._tables)
 
     @property
     def outdated(self) -> bool:
-        """Whether the running detection was started on tables that have moved on."""
+        """Whether the running queries were started on tables that have moved on."""
         return self._versions() != self.started_with
+
+    def refuse_outdated(self) -> None:
+        """Ends a query whose batch would be judged by a broadcast side that is computed once and has moved on: the
+        batch comes again to the query that starts next."""
+        if self.outdated:
+            raise SiseError("the tables have a new version: this batch waits for it")
 
     def _note_rules(self) -> None:
         """The rules in force, with every version that was before: live_rules."""
@@ -176,8 +189,8 @@ class Detection:
     def live(self) -> DataFrame:
         """The broadcast side, of the tables as they are."""
         universe = self.lake.read("universe") if self.lake.exists("universe") else None
-        rules = self.lake.read("live_rules")
-        return live_side(self.lake.read("live_state"), rules, universe, self.registry, self.file.rules)
+        state, rules, actions = (self.lake.read(name) for name in ("live_state", "live_rules", "actions"))
+        return live_side(state, rules, actions, universe, self.registry, self.file.rules)
 
     def _ticks(self, **options: Any) -> DataFrame:
         reader = (
@@ -193,7 +206,6 @@ class Detection:
         return reader.load()
 
     def _start_detection(self) -> StreamingQuery:
-        self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         rules = self.file.rules
         checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
         if self.trigger == "realtime":
@@ -223,9 +235,12 @@ class Detection:
         prices = self.prices
 
         def write(batch: DataFrame, _: int) -> None:
+            self.refuse_outdated()
             prices.write(batch.toArrow().to_pylist())
 
-        ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.clock.ahead_ms)
+        side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
+        self.known_prices = side.coalesce(1).persist()
+        ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.known_prices, self.clock)
         writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self.checkpoints / "prices"))
         with frequent_plans(self.spark):
             return writer.outputMode("update").trigger(processingTime="1 second").foreachBatch(write).start()
@@ -235,8 +250,7 @@ class _MicroBatches:
     """foreachBatch: what a batch's detection found, straight to Redis; no relay is needed.
 
     The whole detection is part of the streaming query, whose plan is built once and not for each batch, over a
-    broadcast side that is computed once (``live``). So a batch that comes when one of its tables has a new version
-    is not judged: it fails, and comes again to the query that starts next.
+    broadcast side that is computed once (``live``).
     """
 
     def __init__(self, detection: Detection):
@@ -249,8 +263,7 @@ class _MicroBatches:
         publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
 
     def __call__(self, batch: DataFrame, _: int) -> None:
-        if self.detection.outdated:
-            raise SiseError("the tables have a new version: this batch waits for it")
+        self.detection.refuse_outdated()
         found = batch.collect()
         dead = [(row["key"], row["value"].encode()) for row in found if row["kind"] == "dead"]
         send_all(self.sender, self.topics[DEAD], [(None if k is None else bytes(k), v) for k, v in dead])
@@ -259,6 +272,19 @@ class _MicroBatches:
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
 
 
-def _first_line(problem: Exception) -> str:
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return lines[0] if lines else type(problem).__name__
+# How Spark's Kafka source, and the Kafka client under it, say that what comes next is not in the topic any more.
+_DATA_LOSS = ("KAFKA_DATA_LOSS", "Some data may have been lost", "OffsetOutOfRange", "Offsets out of range")
+
+
+def why_ended(query: str, problem: str, checkpoints: Path) -> str:
+    """What to tell of a query that ended. ``problem``: Spark's own words; ``checkpoints``: the queries' folder."""
+    lines = [line.strip() for line in problem.splitlines() if line.strip()] or ["no reason given"]
+    lost = next((line for line in lines if any(words in line for words in _DATA_LOSS)), None)
+    if lost is None:
+        return f"the query {query} ended: {lines[0]}"
+    return (
+        f"the query {query} ended: ticks that it has not read are no longer in Kafka, where {TICKS.name} keeps them "
+        f"{TICKS.retention_hours} hours (its retention.ms). Was detection stopped for longer? Remove the folder "
+        f"{checkpoints} and start again: it goes on with the oldest tick that is there, and Redis refuses what it has "
+        f"seen, so no signal comes twice. For longer stops raise retention.ms. Spark says: {lost}"
+    )

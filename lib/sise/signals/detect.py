@@ -17,11 +17,12 @@ from sise.columns import by_country
 from sise.indicators.algebra import Columns
 from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
+from sise.prices.unsettled import UNSETTLED
 from sise.signals.curves import Curve, session_share
 from sise.signals.rules import LiveRules
 from sise.topics import TICK_FIELDS
 
-__all__ = ["Clock", "detect_rules", "live_side", "tick_prices"]
+__all__ = ["Clock", "detect_rules", "live_side", "price_side", "tick_prices"]
 
 _NOT_A_TICK = "not a tick: malformed JSON, or not an object"
 
@@ -39,16 +40,23 @@ class Clock:
 
 
 def live_side(
-    live_state: DataFrame, live_rules: DataFrame, universe: DataFrame | None, registry: Registry, rules: LiveRules
+    live_state: DataFrame,
+    live_rules: DataFrame,
+    actions: DataFrame,
+    universe: DataFrame | None,
+    registry: Registry,
+    rules: LiveRules,
 ) -> DataFrame:
     """The broadcast side of the join: a row for each share with what its ticks are compared with.
 
-    ``live_state`` and ``live_rules`` as the lake has them (of the latter the row that is current); ``universe``:
-    country, symbol, eligible, or None where every share may have signals. Re-read by Spark for each batch, so a new
-    state or threshold is taken up without a restart.
+    ``live_state``, ``live_rules`` and ``actions`` as the lake has them (of the rules the row that is current);
+    ``universe``: country, symbol, eligible, or None where every share may have signals. A share is not eligible in a
+    session before which an action falls due whose factor is not known: its state could not be re-based, and the
+    mechanical drop would look like a fall. Re-read by Spark for each batch, so a new state or threshold is taken up
+    without a restart.
     """
     needed = _needed_columns(registry, rules)
-    found = live_state.select(
+    found = _with_settled(live_state, actions).select(
         "country",
         "symbol",
         F.col("market").alias("s_market"),
@@ -56,6 +64,7 @@ def live_side(
         F.col("as_of").cast("string").alias("as_of"),
         F.unix_millis("session_open").alias("opens"),
         F.unix_millis("session_close").alias("closes"),
+        "settled",
         *[F.col(c).alias(f"s_{c}") for c in needed],
     )
     current = live_rules.where("current").select(
@@ -64,8 +73,33 @@ def live_side(
     )
     found = found.crossJoin(F.broadcast(current))
     if universe is None:
-        return found.withColumn("eligible", F.lit(True))
-    return found.join(F.broadcast(universe.select("country", "symbol", "eligible")), ["country", "symbol"], "left")
+        return found.withColumnRenamed("settled", "eligible")
+    may = F.broadcast(universe.select("country", "symbol", F.col("eligible").alias("may")))
+    return found.join(may, ["country", "symbol"], "left").withColumn("eligible", F.col("may") & F.col("settled"))
+
+
+def price_side(live_state: DataFrame, actions: DataFrame) -> DataFrame:
+    """What tick_prices compares with: of each share the close and the session, the bar it is as of, and
+    ``rebased_by``, which takes a price of that bar's basis to the session's; null where no one knows it yet."""
+    return _with_settled(live_state, actions).select(
+        "country",
+        "symbol",
+        F.col("close").alias("s_close"),
+        "valid_session",
+        F.col("as_of").cast("string").alias("as_of"),
+        F.when(F.col("settled"), F.col("rebased_by")).alias("rebased_by"),
+    )
+
+
+def _with_settled(live_state: DataFrame, actions: DataFrame) -> DataFrame:
+    """Adds ``settled``: whether the factors of all actions that fall due before the row's session are known.
+
+    Joins by broadcast only: real-time mode takes no shuffle."""
+    same = F.expr(f"s.country = a.country AND s.symbol = a.symbol AND {UNSETTLED}")
+    open_ = live_state.alias("s").join(F.broadcast(actions.alias("a")), same, "left_semi")
+    open_ = open_.select("country", "symbol", F.lit(True).alias("unsettled"))
+    rows = live_state.join(F.broadcast(open_), ["country", "symbol"], "left")
+    return rows.withColumn("settled", ~F.coalesce("unsettled", F.lit(False))).drop("unsettled")
 
 
 def _needed_columns(registry: Registry, rules: LiveRules) -> list[str]:
@@ -97,9 +131,7 @@ def detect_rules(
     A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
     at its price, ``partition`` and ``offset`` of the tick, ``as_of`` of the state and the rules' ``version``.
     """
-    rows = _parsed(ticks)
-    rows = rows.join(F.broadcast(live), ["country", "symbol"], "left")
-    rows = rows.withColumn("reason", _reason(rows, clock)).where(
+    rows = _judged(ticks, live, clock).where(
         F.col("reason").isNotNull()
         | (F.col("eligible") & F.col("timestamp").between(F.col("opens"), F.col("closes") + 60_000))
     )
@@ -113,12 +145,17 @@ def detect_rules(
     return rows.select(kind.alias("kind"), "key", value.alias("value"))
 
 
-def tick_prices(ticks: DataFrame, ahead_ms: int = Clock.ahead_ms) -> DataFrame:
-    """country, symbol, price, timestamp, day_volume and offset of each tick. Ticks that are none, whose price is not
-    positive, or whose time is further ahead of their feed's clock than ``ahead_ms``, are left out."""
-    rows = _parsed(ticks).where("country IS NOT NULL AND symbol IS NOT NULL AND price > 0 AND timestamp IS NOT NULL")
-    rows = rows.where(F.col("timestamp") <= F.coalesce("clock", "received") + ahead_ms)
-    return rows.select("country", "symbol", "price", "timestamp", "day_volume", "offset")
+def tick_prices(ticks: DataFrame, prices: DataFrame, clock: Clock) -> DataFrame:
+    """country, symbol, price, timestamp, day_volume and offset of each tick that detect_rules does not refuse, with
+    the ``as_of`` and ``rebased_by`` of its share. ``prices``: price_side()."""
+    rows = _judged(ticks, prices, clock).where(F.col("reason").isNull())
+    return rows.select("country", "symbol", "price", "timestamp", "day_volume", "offset", "as_of", "rebased_by")
+
+
+def _judged(ticks: DataFrame, live: DataFrame, clock: Clock) -> DataFrame:
+    """The parsed ticks beside their share's row of ``live``, with the ``reason`` why one is refused."""
+    rows = _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left")
+    return rows.withColumn("reason", _reason(rows, clock))
 
 
 def _parsed(ticks: DataFrame) -> DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
     recorded = dict(signal["indicators"])
     values = {k: v for k, v in values_at(registry, state, signal["trigger_price"], signal["day_volume"]).items()}
     values["session_share"] = recorded.get("session_share", np.nan)
+    values["elapsed_minutes"] = (signal["timestamp"] - state["session_open"]) / timedelta(minutes=1)
     for name in rule.names:
         again, then = float(values[name]), recorded.get(name)
         same = "" if then is None else f" (the stream found {then:.10g})"
@@ -52,6 +54,14 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
     if rule.requires:
         met = bool(Expression(rule.requires).evaluate(values, Arrays()))
         yield "decision", f"requires {rule.requires}", "met" if met else "NOT met"
+    if rule.not_before_minutes:
+        elapsed = values["elapsed_minutes"]
+        late = "met" if elapsed >= rule.not_before_minutes else "NOT met"
+        yield (
+            "decision",
+            f"not before minute {rule.not_before_minutes:g}",
+            f"{late} ({elapsed:.10g} minutes after the open)",
+        )
     measure = float(Expression(rule.measure).evaluate(values, Arrays()))
     strict = bool(rule.holds(values, Arrays())[0])
     yield "decision", "measure", f"{measure:.10g} {rule.fires} {rule.at:g}: {'holds' if strict else 'does NOT hold'}"
