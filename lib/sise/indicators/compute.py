@@ -322,7 +322,7 @@ class _Run:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
         valid = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
-        parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.adjusted_to, valid)]
+        parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.as_of, span.adjusted_to, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())

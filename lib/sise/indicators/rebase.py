@@ -14,24 +14,35 @@ from sise.prices.adjust import with_actions
 __all__ = ["rebased"]
 
 
-def rebased(live: DataFrame, actions: DataFrame, as_of: Mapping[str, date], valid: Mapping[str, date]) -> DataFrame:
+def rebased(
+    live: DataFrame,
+    actions: DataFrame,
+    as_of: Mapping[str, date],
+    adjusted_to: Mapping[str, date],
+    valid: Mapping[str, date],
+) -> DataFrame:
     """live_state's rows at the basis of the session they are for.
 
-    ``live``: rows whose bars are adjusted as of ``as_of``; ``valid``: the session, by country. Multiplies prices,
-    averages of prices, gains and losses and ATR by the product of the factors that fall due in between, divides
-    volumes by it, and leaves ratios (RSI, returns, volume ratio) alone. Adds ``rebased_by``, 1.0 for most.
+    ``live``: rows of bars up to ``as_of``, adjusted to the basis of ``adjusted_to``; ``valid``: the session, by
+    country. Multiplies prices, averages of prices, gains and losses and ATR by the product of the factors that fall
+    due after ``adjusted_to``, divides volumes by it, and leaves ratios (RSI, returns, volume ratio) alone. Adds
+    ``rebased_by``, the product of those after ``as_of``: what takes a price of that session to this one's basis, 1.0
+    for most.
     """
     rows = with_actions(live, actions, valid)
-    since = by_country(as_of, "date")
-    due = F.filter("_actions", lambda a: (a["ex_date"] > since) & ~F.coalesce(a["applied_by_source"], F.lit(False)))
-    factor = F.coalesce(F.aggregate(due, F.lit(1.0), lambda product, a: product * a["factor"]), F.lit(1.0))
-    rows = rows.withColumn("rebased_by", factor).drop("_actions")
+    rows = rows.withColumns({"rebased_by": _due_after(as_of), "_scale": _due_after(adjusted_to)}).drop("_actions")
     scaled = {c: _scaled(c) for c, kind in live.dtypes if kind == "double"}
     return rows.select(*[scaled[c].alias(c) if c in scaled else F.col(c) for c in live.columns], "rebased_by")
 
 
+def _due_after(days: Mapping[str, date]) -> Column:
+    since = by_country(days, "date")
+    due = F.filter("_actions", lambda a: (a["ex_date"] > since) & ~F.coalesce(a["applied_by_source"], F.lit(False)))
+    return F.coalesce(F.aggregate(due, F.lit(1.0), lambda product, a: product * a["factor"]), F.lit(1.0))
+
+
 def _scaled(column: str) -> Column:
-    by = F.col("rebased_by")
+    by = F.col("_scale")
     if column.startswith("volume_ratio_") or (
         column.startswith(("return_", "rsi_")) and not column.endswith(("_base", "_gain", "_loss"))
     ):
