@@ -26,7 +26,7 @@ test: setup ## lint and every test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python tools/bootstrap.py browser
 	@JAVA_HOME="$$($(BIN)/python tools/bootstrap.py java)" $(BIN)/python -m pytest \
-		-n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+		-n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check lib jobs tests bench tools

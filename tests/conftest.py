@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -51,15 +52,26 @@ def spark(tmp_path_factory: pytest.TempPathFactory):
     session.stop()
 
 
-# What costs minutes to make is made once: the tests that share it run in one process, one after the other.
-SHARED_BY = {"real_market": "market", "sample_lake": "sample"}
+# A process takes whole files, and these together: what they share takes minutes to make.
+TOGETHER = {
+    "tests/spark/test_real_market.py": "real_market",
+    "tests/spark/test_real_performance.py": "real_market",
+    "tests/spark/test_dashboard_data.py": "sample_lake",
+    "tests/live/test_dashboard.py": "sample_lake",
+    "tests/live/test_notebooks.py": "sample_lake",
+}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        groups = [group for name, group in SHARED_BY.items() if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::", 1)[0]
+            return TOGETHER.get(path, path)
+
+    return Files(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
