@@ -32,10 +32,10 @@ from sise.dashboard.launch import check_access, command, providers
 from sise.dashboard.live import Feed, Live
 from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
+from sise.dashboard.views import own_lists, watchlists
 from sise.dashboard.views import settings as settings_page
 from sise.dashboard.views import signals as signals_page
 from sise.dashboard.views import symbol as symbol_page
-from sise.dashboard.views import watchlists
 from sise.dashboard.views.settings import setting_rows
 from sise.dashboard.views.signals import filtered
 from sise.dashboard.views.watchlists import csv_of
@@ -857,10 +857,10 @@ def pressed(page: AppTest, label: str) -> AppTest:
 
 def test_a_press_on_a_list_that_is_gone_deletes_no_other(here, monkeypatch):
     settings, _ = here
-    monkeypatch.setattr(watchlists, "_preview", lambda here, text: None)
+    monkeypatch.setattr(own_lists, "_preview", lambda here, text: None)
     save_list(settings, "alpha", "005930")
     save_list(settings, "beta", "000660")
-    page = page_of("watchlists._own", settings)
+    page = page_of("own_lists.show_own", settings)
     page.selectbox(key="o-list").select("beta").run()
     delete_list(settings, "beta")
     pressed(page, catalogue("en")["own.delete"])
@@ -871,9 +871,9 @@ def test_a_press_on_a_list_that_is_gone_deletes_no_other(here, monkeypatch):
 
 def test_what_is_typed_into_a_list_is_not_lost_without_a_word(here, monkeypatch):
     settings, _ = here
-    monkeypatch.setattr(watchlists, "_preview", lambda here, text: None)
+    monkeypatch.setattr(own_lists, "_preview", lambda here, text: None)
     save_list(settings, "alpha", "005930")
-    page = page_of("watchlists._own", settings)
+    page = page_of("own_lists.show_own", settings)
     page.text_area[0].input("035420").run()
     save_list(settings, "alpha", "000660", read_lists(settings)["alpha"].stamp)
     pressed(page, catalogue("en")["own.save"])

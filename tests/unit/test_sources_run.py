@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 
@@ -29,6 +29,7 @@ from sise.sources.plan import (
     unanswered,
 )
 from sise.sources.settings import SourceSettings
+from tests.conftest import HERE
 
 LAST = date(2025, 3, 31)
 SETTINGS = SourceSettings()
@@ -221,27 +222,31 @@ def test_a_disk_that_fills_loses_nothing(tmp_path):
     again.close()
 
 
-def _fill(folder, start):
-    ledger = Ledger(folder, "yahoo", "lake", "run")
-    campaign = ledger.campaign("all")
-    for n in range(start, 100_000):
-        ledger.put(campaign, ask_for(f"S{n}"), answer_of(f"S{n}", 50))
-        (folder / "acknowledged").write_text(str(n))
+FILL = """
+import sys
+from pathlib import Path
+from tests.unit.test_sources_run import Ledger, answer_of, ask_for
+folder, start = Path(sys.argv[1]), int(sys.argv[2])
+ledger = Ledger(folder, "yahoo", "lake", "run")
+campaign = ledger.campaign("all")
+for n in range(start, 100_000):
+    ledger.put(campaign, ask_for(f"S{n}"), answer_of(f"S{n}", 50))
+    (folder / "acknowledged").write_text(str(n))
+"""
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path):
     start = 0
     for _ in range(3):
-        child = multiprocessing.get_context("spawn").Process(target=_fill, args=(tmp_path, start))
-        child.start()
+        child = subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path), str(start)], cwd=HERE)
         end = time.monotonic() + 30
         while time.monotonic() < end:
             path = tmp_path / "acknowledged"
             if path.exists() and (text := path.read_text()) and int(text) > start + 20:
                 break
             time.sleep(0.01)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
+        child.kill()
+        child.wait()
         acknowledged = int((tmp_path / "acknowledged").read_text() or start)
         ledger = Ledger(tmp_path, "yahoo", "lake", "run")
         kept = ledger.waiting(10**9)

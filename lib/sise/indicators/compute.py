@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -20,6 +19,7 @@ from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
 from sise.indicators.day import with_new_bars
+from sise.indicators.progress import Progress, Span, progress_of, span_before, span_of
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import BAR_COLUMNS
@@ -36,49 +36,14 @@ _LONG_AGO = date(1900, 1, 1)
 _SLACK = 1.2
 
 
-@dataclass(frozen=True)
-class _Progress:
-    """What the last whole run had read: versions of the tables with these ids, bars up to ``as_of`` in each country,
-    adjusted to ``adjusted_to``."""
-
-    prices: int
-    actions: int
-    ids: Mapping[str, str]
-    registry: str
-    as_of: Mapping[str, str]
-    adjusted_to: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Span:
-    """By country: the newest bar's session, and the day to whose basis all bars are adjusted. That is later where a
-    source re-based its history on the morning of an ex-date, before the session's own bar."""
-
-    as_of: Mapping[str, date]
-    adjusted_to: Mapping[str, date]
-
-    def later(self, other: _Span) -> _Span:
-        def newest(ours: Mapping[str, date], theirs: Mapping[str, date]) -> dict[str, date]:
-            return {c: max(filter(None, (ours.get(c), theirs.get(c)))) for c in {*ours, *theirs}}
-
-        return _Span(newest(self.as_of, other.as_of), newest(self.adjusted_to, other.adjusted_to))
-
-
-def _span_of(rows: DataFrame) -> _Span:
-    """Of bars, or of changes of them: date and basis."""
-    found = rows.groupBy("country").agg(F.max("date").alias("date"), F.max("basis").alias("basis")).collect()
-    as_of = {row["country"]: row["date"] for row in found}
-    return _Span(as_of, {row["country"]: max(row["date"], row["basis"] or row["date"]) for row in found})
-
-
 def all_bars(lake: Lake) -> DataFrame:
     """What a full run is computed from: every share's bars (rolling.BAR_COLUMNS), adjusted, days without trade left
     out."""
     prices = lake.require("prices")
-    return _bars(prices, lake.read("actions"), _span_of(prices))
+    return _bars(prices, lake.read("actions"), span_of(prices))
 
 
-def _bars(prices: DataFrame, actions: DataFrame, span: _Span) -> DataFrame:
+def _bars(prices: DataFrame, actions: DataFrame, span: Span) -> DataFrame:
     rows = adjusted_prices(prices.where(F.col("volume") > 0), actions, span.adjusted_to)
     return rows.select(*BAR_COLUMNS)
 
@@ -100,20 +65,20 @@ class _Run:
     def full(self, why: str) -> Outcome:
         """Every share from its first bar; replaces the tables."""
         self._note(why, mode="full")
-        span = _span_of(self.prices)
+        span = span_of(self.prices)
         bars = self._bars(self.prices, span)
         with described(self.spark, "indicators: compute and write every share's whole history"):
             self.lake.replace("indicators", with_indicators(bars, self.registry))
         self._finish_all(span)
         return self.outcome
 
-    def rebuild_from(self, start: date, done: _Progress) -> Outcome:
+    def rebuild_from(self, start: date, done: Progress) -> Outcome:
         """Every share's rows from ``start`` on, continued from the states kept where there are some. What changed
         since the last run is done first: it may lie before ``start``, or be a split that the states are older than."""
         if self._moved(done) and self.day(done).details["mode"] == "full":
             return self.outcome
         self._note(f"rebuild from {start}", mode="rebuild")
-        span = _span_of(self.prices).later(_span_before(done))
+        span = span_of(self.prices).later(span_before(done))
         shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
             shares = self.hold(self._with_state(shares), eager=False)
@@ -124,16 +89,16 @@ class _Run:
         self._finish_all(span)
         return self.outcome
 
-    def day(self, done: _Progress) -> Outcome:
+    def day(self, done: Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
-        before = _span_before(done)
+        before = span_before(done)
         with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
             changes = self.lake.changes("prices", done.prices, self.versions["prices"])
             actions = self.lake.changes("actions", done.actions, self.versions["actions"])
             known = changes is not None and actions is not None
             if changes is not None and actions is not None:
                 keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
-                span = _span_of(keys).later(before)
+                span = span_of(keys).later(before)
                 shares = self.hold(self._with_state(self._affected(keys, actions, before, span)), eager=False)
                 counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         if not known:
@@ -154,7 +119,7 @@ class _Run:
             self._write_day(keys, shares, rows, counts[0], span)
         return self.outcome
 
-    def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: _Span) -> None:
+    def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: Span) -> None:
         with described(self.spark, f"indicators: merge the rows of {count} shares"):
             gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
@@ -180,14 +145,14 @@ class _Run:
             *_SHARE
         )
 
-    def _last_of(self, shares: DataFrame, span: _Span) -> DataFrame:
+    def _last_of(self, shares: DataFrame, span: Span) -> DataFrame:
         """The last bars of ``shares``, computed from their first: there may be no state left of what remains."""
         bars = self._bars(self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi"), span)
         return self._with_live_state(with_indicators(bars, self.registry))
 
     # What to compute -------------------------------------------------------------------------------------------
 
-    def _affected(self, keys: DataFrame, actions: DataFrame, before: _Span, span: _Span) -> DataFrame:
+    def _affected(self, keys: DataFrame, actions: DataFrame, before: Span, span: Span) -> DataFrame:
         """(country, symbol, start) of each changed bar, and long ago for a share whose factor changed or fell due."""
         never = F.lit(_LONG_AGO)
         known = F.coalesce(by_country(before.adjusted_to, "date"), never)
@@ -232,7 +197,7 @@ class _Run:
         fields = ", ".join(f"{name}: double" for name in self.registry.state)
         return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
 
-    def _rows(self, shares: DataFrame, span: _Span, continued: int, anew: int) -> DataFrame:
+    def _rows(self, shares: DataFrame, span: Span, continued: int, anew: int) -> DataFrame:
         """The indicators of ``shares`` from their ``start`` on: of how many with a state, and how many without."""
         parts = []
         if continued:
@@ -247,7 +212,7 @@ class _Run:
         starts = F.broadcast(shares.select(*_SHARE, "start"))
         return rows.join(starts, on=_SHARE, how="inner").where(F.col("date") >= F.col("start")).drop("start")
 
-    def _tails(self, shares: DataFrame, span: _Span) -> DataFrame:
+    def _tails(self, shares: DataFrame, span: Span) -> DataFrame:
         """The bars of ``shares`` from their state's ``tail_from`` on (null: all). Shares that trade daily are read by
         date, so that files of earlier years are not opened; the others, few on most days, from wherever their bars
         lie."""
@@ -265,12 +230,12 @@ class _Run:
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
         return self._bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), span)
 
-    def _bars(self, prices: DataFrame, span: _Span) -> DataFrame:
+    def _bars(self, prices: DataFrame, span: Span) -> DataFrame:
         return _bars(prices, self.actions, span)
 
     # What to keep ----------------------------------------------------------------------------------------------
 
-    def _finish_all(self, span: _Span) -> None:
+    def _finish_all(self, span: Span) -> None:
         """After a rebuild: states and live state of every share, from the table just written."""
         with described(self.spark, "indicators: read the last bars of every share"):
             rows = self.hold(self._with_live_state(self.lake.read("indicators")).coalesce(2))
@@ -318,7 +283,7 @@ class _Run:
             *[value.alias(name) for name, value in live.items()],
         )
 
-    def _replace_live(self, rows: DataFrame | None, span: _Span, shares: DataFrame | None = None) -> None:
+    def _replace_live(self, rows: DataFrame | None, span: Span, shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
         valid = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
@@ -339,7 +304,7 @@ class _Run:
             self.lake.replace("live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(span.as_of)
 
-    def _moved(self, done: _Progress) -> bool:
+    def _moved(self, done: Progress) -> bool:
         return (done.prices, done.actions) != (self.versions["prices"], self.versions["actions"])
 
     def _note(self, why: str, mode: str) -> None:
@@ -372,10 +337,10 @@ def compute_indicators(
         raise InputError("--full and --rebuild-from exclude each other: a full rebuild has every date")
     run = _Run(spark, lake, registry, calendars)
     with run.hold:
-        return _choose(run, _progress(lake), full, rebuild_from)
+        return _choose(run, progress_of(lake), full, rebuild_from)
 
 
-def _choose(run: _Run, done: _Progress | None, full: bool, rebuild_from: date | None) -> Outcome:
+def _choose(run: _Run, done: Progress | None, full: bool, rebuild_from: date | None) -> Outcome:
     if full:
         return run.full("asked for")
     if done is None:
@@ -386,18 +351,3 @@ def _choose(run: _Run, done: _Progress | None, full: bool, rebuild_from: date | 
         if known >= 0 and (done.ids.get(name) != run.ids[name] or known > run.versions[name]):
             return run.full(f"the table {name} is another one than at the last run, or older")
     return run.rebuild_from(rebuild_from, done) if rebuild_from else run.day(done)
-
-
-def _span_before(done: _Progress) -> _Span:
-    as_of, adjusted_to = (
-        {c: date.fromisoformat(str(day)) for c, day in days.items()} for days in (done.as_of, done.adjusted_to)
-    )
-    return _Span(as_of, adjusted_to)
-
-
-def _progress(lake: Lake) -> _Progress | None:
-    note = lake.note("live_state") if lake.exists("indicators") and lake.exists("indicator_state") else None
-    try:
-        return None if note is None else _Progress(**json.loads(note))
-    except (TypeError, ValueError):
-        return None

@@ -15,7 +15,7 @@ from sise.prices.factors import factors_of
 from sise.signals.levels import Level, levels_of, strict_at
 from sise.signals.rules import LiveRule, LiveRules
 
-__all__ = ["actions", "fired", "history", "holding", "levels", "levels_of_many", "memberships", "states"]
+__all__ = ["actions", "fired", "history", "holding", "levels", "levels_of_many", "memberships", "nearest", "states"]
 
 _HISTORIES = 200  # kept at most: ten years of a share with its indicators are a megabyte
 _BARS = ["date", "market", "open", "high", "low", "close", "volume", "value", "basis", "provisional", "flags"]
@@ -141,3 +141,11 @@ def holding(view: LakeView, registry: Registry, rule: LiveRule) -> tuple[int, in
 
 
 _SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}
+
+
+def nearest(levels: list[Level] | None) -> dict[str, Level | None]:
+    """The trigger level next below the last close and next above it, of the rules that can still fire there."""
+    known = [x for x in levels or () if x.price is not None and x.away is not None and not x.now]
+    below = max((x for x in known if x.away is not None and x.away < 0), key=lambda x: x.away or 0, default=None)
+    above = min((x for x in known if x.away is not None and x.away >= 0), key=lambda x: x.away or 0, default=None)
+    return {"below": below, "above": above}

@@ -1,0 +1,65 @@
+"""How far the indicators have come: what the last whole run read, and up to which day and basis its bars went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sise.lake import Lake
+
+__all__ = ["Progress", "Span", "progress_of", "span_before", "span_of"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the last whole run had read: versions of the tables with these ids, bars up to ``as_of`` in each country,
+    adjusted to ``adjusted_to``."""
+
+    prices: int
+    actions: int
+    ids: Mapping[str, str]
+    registry: str
+    as_of: Mapping[str, str]
+    adjusted_to: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Span:
+    """By country: the newest bar's session, and the day to whose basis all bars are adjusted. That is later where a
+    source re-based its history on the morning of an ex-date, before the session's own bar."""
+
+    as_of: Mapping[str, date]
+    adjusted_to: Mapping[str, date]
+
+    def later(self, other: Span) -> Span:
+        def newest(ours: Mapping[str, date], theirs: Mapping[str, date]) -> dict[str, date]:
+            return {c: max(filter(None, (ours.get(c), theirs.get(c)))) for c in {*ours, *theirs}}
+
+        return Span(newest(self.as_of, other.as_of), newest(self.adjusted_to, other.adjusted_to))
+
+
+def span_of(rows: DataFrame) -> Span:
+    """Of bars, or of changes of them: date and basis."""
+    found = rows.groupBy("country").agg(F.max("date").alias("date"), F.max("basis").alias("basis")).collect()
+    as_of = {row["country"]: row["date"] for row in found}
+    return Span(as_of, {row["country"]: max(row["date"], row["basis"] or row["date"]) for row in found})
+
+
+def span_before(done: Progress) -> Span:
+    as_of, adjusted_to = (
+        {c: date.fromisoformat(str(day)) for c, day in days.items()} for days in (done.as_of, done.adjusted_to)
+    )
+    return Span(as_of, adjusted_to)
+
+
+def progress_of(lake: Lake) -> Progress | None:
+    note = lake.note("live_state") if lake.exists("indicators") and lake.exists("indicator_state") else None
+    try:
+        return None if note is None else Progress(**json.loads(note))
+    except (TypeError, ValueError):
+        return None
