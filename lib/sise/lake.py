@@ -87,6 +87,10 @@ class Lake:
             return str(LocalTable(self.path(name), without_files=True).metadata().id)
         return str(DeltaTable.forPath(self.spark, self.path(name)).detail().select("id").collect()[0][0])
 
+    def replaced(self, name: str, version: int, identity: str | None) -> bool:
+        """Whether the table that had this version and identity once is another one now, or older."""
+        return version >= 0 and (identity != self.identity(name) or version > self.version(name))
+
     def _log(self, name: str) -> Path | None:
         """The folder of the table's log, where the lake is one of this machine: its file names answer in no time what
         costs Spark a query."""

@@ -66,7 +66,7 @@ class _Run:
         """Every share from its first bar; replaces the tables."""
         self._note(why, mode="full")
         span = span_of(self.prices)
-        bars = self._bars(self.prices, span)
+        bars = _bars(self.prices, self.actions, span)
         with described(self.spark, "indicators: compute and write every share's whole history"):
             self.lake.replace("indicators", with_indicators(bars, self.registry))
         self._finish_all(span)
@@ -92,17 +92,15 @@ class _Run:
     def day(self, done: Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
         before = span_before(done)
-        with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
-            changes = self.lake.changes("prices", done.prices, self.versions["prices"])
-            actions = self.lake.changes("actions", done.actions, self.versions["actions"])
-            known = changes is not None and actions is not None
-            if changes is not None and actions is not None:
-                keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
-                span = span_of(keys).later(before)
-                shares = self.hold(self._with_state(self._affected(keys, actions, before, span)), eager=False)
-                counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
-        if not known:
+        changes = self.lake.changes("prices", done.prices, self.versions["prices"])
+        actions = self.lake.changes("actions", done.actions, self.versions["actions"])
+        if changes is None or actions is None:
             return self.full("the change feed no longer reaches back to the last run")
+        with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
+            keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
+            span = span_of(keys).later(before)
+            shares = self.hold(self._with_state(self._affected(keys, actions, before, span)), eager=False)
+            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         self._note("", mode="day")
         self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
         self.outcome.say(
@@ -141,14 +139,14 @@ class _Run:
         deletions: a run that was killed may have made them."""
         live = self.lake.read("live_state").select(*_SHARE, "as_of")
         without = shares.join(rows.select(*_SHARE), on=_SHARE, how="left_anti")
-        return self.hold(live.join(F.broadcast(without), on=_SHARE).where(F.col("as_of") >= F.col("start"))).select(
-            *_SHARE
+        return self.hold(
+            live.join(F.broadcast(without), on=_SHARE).where(F.col("as_of") >= F.col("start")).select(*_SHARE)
         )
 
     def _last_of(self, shares: DataFrame, span: Span) -> DataFrame:
         """The last bars of ``shares``, computed from their first: there may be no state left of what remains."""
-        bars = self._bars(self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi"), span)
-        return self._with_live_state(with_indicators(bars, self.registry))
+        prices = self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi")
+        return self._with_live_state(with_indicators(_bars(prices, self.actions, span), self.registry))
 
     # What to compute -------------------------------------------------------------------------------------------
 
@@ -207,7 +205,7 @@ class _Run:
             bars = self.prices.join(
                 F.broadcast(shares.where(F.col("_state").isNull()).select(*_SHARE)), on=_SHARE, how="left_semi"
             )
-            parts.append(with_indicators(self._bars(bars, span), self.registry))
+            parts.append(with_indicators(_bars(bars, self.actions, span), self.registry))
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
         starts = F.broadcast(shares.select(*_SHARE, "start"))
         return rows.join(starts, on=_SHARE, how="inner").where(F.col("date") >= F.col("start")).drop("start")
@@ -228,10 +226,7 @@ class _Run:
         if not far.isEmpty():
             parts.append(prices.join(F.broadcast(far), on=_SHARE, how="inner"))
         rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
-        return self._bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), span)
-
-    def _bars(self, prices: DataFrame, span: Span) -> DataFrame:
-        return _bars(prices, self.actions, span)
+        return _bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), self.actions, span)
 
     # What to keep ----------------------------------------------------------------------------------------------
 
@@ -348,6 +343,6 @@ def _choose(run: _Run, done: Progress | None, full: bool, rebuild_from: date | N
     if done.registry != run.registry.hash:
         return run.full("conf/indicators.json changed")
     for name, known in (("prices", done.prices), ("actions", done.actions)):
-        if known >= 0 and (done.ids.get(name) != run.ids[name] or known > run.versions[name]):
+        if run.lake.replaced(name, known, done.ids.get(name)):
             return run.full(f"the table {name} is another one than at the last run, or older")
     return run.rebuild_from(rebuild_from, done) if rebuild_from else run.day(done)

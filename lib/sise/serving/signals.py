@@ -85,8 +85,7 @@ class SignalStore:
         ``records``: values of tick-rules (signals/detect.py), each share's in order. A rule fires where it is strict
         and armed; it is disarmed then, and armed again by the first record that does not show it relaxed, or by one
         that comes later than its cooldown after the last that did; time does not arm a rule that ``rules`` does not
-        have. Records whose source offset was seen before
-        change nothing, so a batch may come again.
+        have. Records whose source offset was seen before change nothing, so a batch may come again.
         """
         cooldowns = json.dumps({rule.name: rule.cooldown_minutes * 60_000 for rule in rules.rules})
         fired: list[str] = []

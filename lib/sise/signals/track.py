@@ -107,7 +107,7 @@ class _Changes:
 def _changes(
     lake: Lake, done: Mapping[str, int] | None, versions: Mapping[str, int], outcome: Outcome
 ) -> _Changes | None:
-    if done is None or any(done[name] > versions[name] for name in versions):
+    if done is None:
         return None
     frames = {name: lake.changes(name, done[name], versions[name]) for name in _READ}
     if any(frame is None for frame in frames.values()):
@@ -179,12 +179,12 @@ def _say_unknown(signals: DataFrame, rules: Sequence[Rule], outcome: Outcome) ->
 
 
 def _progress(lake: Lake) -> dict[str, int] | None:
-    """The versions that the last run had read; None where there was none, or a table is another one since."""
+    """The versions that the last run had read; None where there was none, or a table is another one or older now."""
     note = lake.note("signal_summary") if lake.exists("signal_performance") else None
     try:
         done = json.loads(note or "")
         versions, ids = dict(done["versions"]), dict(done["ids"])
     except (KeyError, TypeError, ValueError):
         return None
-    same = all(version < 0 or ids.get(name) == lake.identity(name) for name, version in versions.items())
-    return versions if same and set(versions) == {"signals", *_READ} else None
+    other = any(lake.replaced(name, version, ids.get(name)) for name, version in versions.items())
+    return versions if not other and set(versions) == {"signals", *_READ} else None

@@ -17,7 +17,7 @@ from sise.dashboard.parts import column, empty, grid, records
 from sise.dashboard.views.own_lists import show_own
 from sise.signals.levels import Level
 
-__all__ = ["csv_of", "nearest", "show"]
+__all__ = ["csv_of", "show"]
 
 _PAGE = 200  # rows shown at once
 _BUDGET = 0.25  # seconds of a look that go into trigger levels; the rest comes with the next look
