@@ -60,6 +60,9 @@ case "$master" in local*)
 esac
 [ -t 2 ] && progress=true || progress=false
 export SISE_PROGRESS="$progress"
+# What a job has of its own comes before conf/spark-defaults.conf.
+properties="$here/conf/$(basename "$1" .py).conf"
+[ -f "$properties" ] || properties="$here/conf/spark-defaults.conf"
 events="$here/.local/spark-events"
 mkdir -p "$events"
 export SPARK_CONF_DIR="$here/conf"
@@ -70,7 +73,7 @@ export JDK_JAVA_OPTIONS=${JDK_JAVA_OPTIONS:-}
 
 exec "$spark_home/bin/spark-submit" \
     --master "$master" \
-    --properties-file "$here/conf/spark-defaults.conf" \
+    --load-spark-defaults --properties-file "$properties" \
     --jars "$jars" --py-files "$py_files" \
     --conf spark.eventLog.dir="file://$events" \
     --conf spark.ui.showConsoleProgress="$progress" \

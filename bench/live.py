@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -235,7 +236,7 @@ class Processes:
 class Running:
     """Detection and, for real time, a relay, each a process as users start them."""
 
-    def __init__(self, settings: Settings, trigger: str, work: Path):
+    def __init__(self, settings: Settings, trigger: str, work: Path, options: list[str]):
         self.settings = settings
         env = {
             **os.environ,
@@ -245,11 +246,13 @@ class Running:
             "SISE_TOPIC_PREFIX": settings.topic_prefix,
             "SISE_REDIS_PREFIX": settings.redis_prefix,
             "SISE_LOCAL": str(work),
-            "SISE_MASTER": f"local[{PARTITIONS + 2}]",
+            "SISE_MASTER": f"local[{PARTITIONS + 2}]" if trigger == "realtime" else "local[*]",
         }
         self.log = work / f"detect-{trigger}.log"
         self.jobs = {
-            "detect": self._start(["./spark-submit.sh", "jobs/detect_signals.py", "--trigger", trigger], env, self.log)
+            "detect": self._start(
+                ["./spark-submit.sh", *options, "jobs/detect_signals.py", "--trigger", trigger], env, self.log
+            )
         }
         if trigger == "realtime":
             command = [str(HERE / ".venv/bin/python"), "jobs/relay_signals.py"]
@@ -389,6 +392,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--long", type=float, default=360, help="seconds of the step of 1,000/s, over a checkpoint")
     parser.add_argument("--symbols", type=int, default=6000)
+    parser.add_argument("--options", default="", help="options for detection's spark-submit, to compare them")
     args = parser.parse_args()
     only = args.only.split(",")
     path = RESULTS / "live.json"
@@ -414,7 +418,7 @@ def main() -> int:
                 continue
             mine = dataclasses.replace(settings, topic_prefix=f"{trigger}-", redis_prefix=f"{trigger}:")
             ensure_topics(mine)
-            running = Running(mine, trigger.replace("_", "-"), work)
+            running = Running(mine, trigger.replace("_", "-"), work, shlex.split(args.options))
             try:
                 results[trigger] = {}
                 for rate in map(int, args.rates.split(",")):

@@ -107,3 +107,17 @@ def test_wrong_calls_are_named(arguments, message):
         [HERE / "spark-submit.sh", *arguments], capture_output=True, text=True, cwd=HERE, env=os.environ
     )
     assert answer.returncode and message in answer.stderr
+
+
+def test_a_job_has_settings_of_its_own_before_those_of_all(tmp_path):
+    job = tmp_path / "detect_signals.py"
+    job.write_text(
+        "from pyspark.sql import SparkSession\n"
+        "conf = SparkSession.builder.getOrCreate().sparkContext.getConf()\n"
+        "for name in ('spark.driver.extraJavaOptions', 'spark.sql.extensions', 'spark.ui.port'):\n"
+        "    print(name, conf.get(name))\n"
+    )
+    command = [HERE / "spark-submit.sh", "--conf", "spark.ui.port=4055", job]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "+UseG1GC" in answer and "+UseParallelGC" not in answer
+    assert "spark.sql.extensions io.delta" in answer and "spark.ui.port 4055" in answer

@@ -17,7 +17,8 @@ from sise.lake import Lake
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows
 from sise.signals.curves import load_curves
-from sise.signals.detect import Clock, detect_rules, live_side, price_side, tick_prices
+from sise.signals.detect import detect_rules, live_side, rules_and_prices
+from sise.signals.judge import Clock, price_side, tick_prices
 from sise.signals.levels import levels_of, strict_at
 from sise.signals.rules import LiveRules
 from tests.builders import walk
@@ -325,6 +326,33 @@ def test_prices_of_the_ticks_that_can_be_believed(spark, live_lake, days, calend
     ]
     assert {(r["as_of"], r["rebased_by"]) for r in found} == {(str(days[299]), 1.0)}
     assert (last["symbol"], last["rebased_by"]) == ("A00", None), "no one knows its factor"
+
+
+def test_micro_batches_see_in_one_look_what_real_time_sees_in_two(
+    spark, live_lake, registry, rules, days, calendars, history
+):
+    when, early = at(days, calendars, 60), at(days, calendars, -10)
+    some = [(s, round(float(history[s][-1]) * by, 2)) for s in SHARES for by in (0.72, 0.9, 1.0, 1.1, 1.28)]
+    values = [tick(s, price, when, days[300]) for s, price in some]
+    values += [b"{", tick("A01", -1.0, when, days[300]), tick("NOPE", 10.0, when, days[300])]
+    values += [tick("A02", some[10][1], early, days[300]), tick("A03", some[15][1], when, days[299])]
+    ticks = messages(spark, values)
+    given = [a for a, _ in some_actions(days)]
+    side = side_of(spark, live_lake, registry, rules, actions=given)
+    curves = load_curves(CONF / "volume_curves.json")
+    records = detect_rules(ticks, side, registry, rules, curves, CLOCK)
+    due = spark.createDataFrame(given, live_lake.schema("actions"))
+    prices_ = tick_prices(ticks, price_side(live_lake.read("live_state"), due), CLOCK)
+    both = rules_and_prices(ticks, side, registry, rules, curves, CLOCK).collect()
+
+    names = ["kind", "key", "value"]
+    seen = sorted(tuple(row[n] for n in names) for row in both if row["kind"] is not None)
+    assert seen == sorted(tuple(row) for row in records.collect())
+    assert {kind for kind, *_ in seen} == {"rules", "dead"} and len(both) == len(values) > len(seen) > 20
+    names = prices_.columns
+    believed = sorted(str([row[n] for n in names]) for row in both if row["price"] is not None)
+    assert believed == sorted(str(list(row)) for row in prices_.collect()) and len(believed) == len(values) - 4
+    assert all(row["kind"] == "dead" for row in both if row["price"] is None)
 
 
 def test_the_batch_rules_agree_at_the_close(live_lake, rules):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of, pro
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.signals import SignalStore, connect
-from sise.session import Hold, described, frequent_plans
+from sise.session import Hold, described, tick_plans
 from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
-from sise.signals.detect import Clock, detect_rules, live_side, price_side, tick_prices
+from sise.signals.detect import detect_rules, live_side, rules_and_prices
+from sise.signals.judge import Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
 __all__ = ["Detection", "archive_signals", "check_slots", "why_ended"]
@@ -78,7 +80,7 @@ class Detection:
     trigger: str
     checkpoints: Path
     checkpoint_seconds: int = 300  # real-time mode: what a crash replays, and when new tables are read
-    batches: _MicroBatches | None = None
+    hold: Hold = field(default_factory=Hold)  # the broadcast sides, computed once for each start of the queries
 
     def start(self) -> None:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
@@ -103,26 +105,25 @@ class Detection:
 
     def _start_queries(self) -> None:
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
-        self.query = self._start_detection()
-        self.price_query = self._start_prices()
+        self.queries = self._start_realtime() if self.trigger == "realtime" else self._start_micro_batches()
 
     def stop(self) -> None:
         self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
-        for query in (self.query, self.price_query):
+        for query in self.queries:
             query.stop()
 
     @property
     def details(self) -> dict[str, Any]:
         """Ticks read and batches done by each query, as its last progress tells."""
         found = {}
-        for query in (self.query, self.price_query):
+        for query in self.queries:
             last = query.lastProgress
             found[str(query.name)] = None if last is None else {"batch": last["batchId"], "rows": last["numInputRows"]}
         return {"trigger": self.trigger, "rules": self.file.rules.version, "queries": found}
 
     def watch(self) -> None:
         """To be called about once a second: raises what ended a query, takes up changed rules and tables."""
-        ended = [(q.name, problem) for q in (self.query, self.price_query) if (problem := q.exception()) is not None]
+        ended = [(q.name, problem) for q in self.queries if (problem := q.exception()) is not None]
         if self.outdated:  # asked second: it may be why the query ended
             tell(f"detect: {' or '.join(self._tables)} has a new version: going on with it")
             self._restart()
@@ -140,11 +141,9 @@ class Detection:
 
     def _restart(self) -> None:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
-        self.query.stop()
-        self.price_query.stop()
-        if self.batches is not None:
-            self.batches.live.unpersist()
-        self.known_prices.unpersist()
+        for query in self.queries:
+            query.stop()
+        self.hold.release()
         self._start_queries()
 
     @property
@@ -162,12 +161,6 @@ class Detection:
     def outdated(self) -> bool:
         """Whether the running queries were started on tables that have moved on."""
         return self._versions() != self.started_with
-
-    def refuse_outdated(self) -> None:
-        """Ends a query whose batch would be judged by a broadcast side that is computed once and has moved on: the
-        batch comes again to the query that starts next."""
-        if self.outdated:
-            raise SiseError("the tables have a new version: this batch waits for it")
 
     def _note_rules(self) -> None:
         """The rules in force, with every version that was before: live_rules."""
@@ -205,71 +198,76 @@ class Detection:
             reader = reader.option(key, value)
         return reader.load()
 
-    def _start_detection(self) -> StreamingQuery:
+    def _start_realtime(self) -> list[StreamingQuery]:
         rules = self.file.rules
-        checkpoint = str(self.checkpoints / f"detect-{self.trigger}")
-        if self.trigger == "realtime":
-            found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
-            topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
-                topic_of(RULES, self.settings.topic_prefix)
-            )
-            return (
-                found.select(topic.alias("topic"), "key", "value")
-                .writeStream.queryName("detect")
-                .format("kafka")
-                .option("kafka.bootstrap.servers", self.settings.kafka)
-                .option("kafka.linger.ms", "0")
-                .option("checkpointLocation", checkpoint)
-                .outputMode("update")
-                .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
-                .start()
-            )
-        self.batches = _MicroBatches(self)
-        ticks = self._ticks(maxOffsetsPerTrigger=100_000)
-        found = detect_rules(ticks, self.batches.live, self.registry, rules, self.curves, self.clock)
-        writer = found.writeStream.queryName("detect").option("checkpointLocation", checkpoint).outputMode("update")
-        with frequent_plans(self.spark):
-            return writer.trigger(processingTime="0 seconds").foreachBatch(self.batches).start()
-
-    def _start_prices(self) -> StreamingQuery:
-        prices = self.prices
-
-        def write(batch: DataFrame, _: int) -> None:
-            self.refuse_outdated()
-            prices.write(batch.toArrow().to_pylist())
-
+        found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
+        topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
+            topic_of(RULES, self.settings.topic_prefix)
+        )
+        writer = (
+            found.select(topic.alias("topic"), "key", "value")
+            .writeStream.queryName("detect")
+            .format("kafka")
+            .option("kafka.bootstrap.servers", self.settings.kafka)
+            .option(
+                "kafka.linger.ms", "2"
+            )  # else a request for each record: at 10,000 ticks/s that is what the cores do
+            .option("checkpointLocation", str(self.checkpoints / "detect-realtime"))
+            .outputMode("update")
+            .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
+        )
         side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
-        self.known_prices = side.coalesce(1).persist()
-        ticks = tick_prices(self._ticks(maxOffsetsPerTrigger=200_000), self.known_prices, self.clock)
-        writer = ticks.writeStream.queryName("prices").option("checkpointLocation", str(self.checkpoints / "prices"))
-        with frequent_plans(self.spark):
-            return writer.outputMode("update").trigger(processingTime="1 second").foreachBatch(write).start()
+        ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(HEADROOM)  # the slots that detection leaves
+        prices = tick_prices(ticks, self.hold(side.coalesce(1)), self.clock)
+        with tick_plans(self.spark):
+            return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
+
+    def _start_micro_batches(self) -> list[StreamingQuery]:
+        """One query for both: the ticks are read, parsed and joined once."""
+        # Each task writes the source of the rules' arithmetic anew: no more tasks than run at once.
+        ticks = self._ticks(maxOffsetsPerTrigger=100_000).coalesce(self.spark.sparkContext.defaultParallelism)
+        live = self.hold(self.live().coalesce(1))
+        found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock)
+        with tick_plans(self.spark):
+            return [self._start_batches(found, "detect", "detect-micro-batch", 0, _MicroBatches(self))]
+
+    def _start_batches(
+        self, rows: DataFrame, name: str, checkpoint: str, seconds: int, write: Callable[[list[dict[str, Any]]], None]
+    ) -> StreamingQuery:
+        """A query of micro-batches, each of which ``write`` gets whole.
+
+        A batch that would be judged by tables that have moved on fails: the sides are computed once, and it comes
+        again to the query that starts next."""
+
+        def write_batch(batch: DataFrame, _: int) -> None:
+            if self.outdated:
+                raise SiseError("the tables have a new version: this batch waits for it")
+            write(batch.toArrow().to_pylist())
+
+        writer = rows.writeStream.queryName(name).option("checkpointLocation", str(self.checkpoints / checkpoint))
+        return (
+            writer.outputMode("update").trigger(processingTime=f"{seconds} seconds").foreachBatch(write_batch).start()
+        )
 
 
 class _MicroBatches:
-    """foreachBatch: what a batch's detection found, straight to Redis; no relay is needed.
-
-    The whole detection is part of the streaming query, whose plan is built once and not for each batch, over a
-    broadcast side that is computed once (``live``).
-    """
+    """What a batch's detection found, straight to Redis, for which no relay is needed; then its latest prices."""
 
     def __init__(self, detection: Detection):
-        self.detection, self.rules = detection, detection.file.rules
+        self.rules, self.prices = detection.file.rules, detection.prices
         settings = detection.settings
         self.store = SignalStore(connect(settings), settings, detection.epoch)
         self.sender = producer(settings, linger_ms=0)
         self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
-        self.live = detection.live().coalesce(1).persist()
         publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
 
-    def __call__(self, batch: DataFrame, _: int) -> None:
-        self.detection.refuse_outdated()
-        found = batch.collect()
-        dead = [(row["key"], row["value"].encode()) for row in found if row["kind"] == "dead"]
-        send_all(self.sender, self.topics[DEAD], [(None if k is None else bytes(k), v) for k, v in dead])
-        records = [row["value"] for row in found if row["kind"] == "rules"]
+    def __call__(self, rows: list[dict[str, Any]]) -> None:
+        dead = [(row["key"], row["value"].encode()) for row in rows if row["kind"] == "dead"]
+        send_all(self.sender, self.topics[DEAD], dead)
+        records = [row["value"] for row in rows if row["kind"] == "rules"]
         fired = self.store.fire_patiently(records, self.rules, tell, lambda: False)
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
+        self.prices.write([row for row in rows if row["kind"] != "dead"])
 
 
 # How Spark's Kafka source, and the Kafka client under it, say that what comes next is not in the topic any more.

@@ -1,0 +1,144 @@
+"""Ticks as they come from Kafka: what they say, what their share's price is compared with, and why one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sise.columns import by_country
+from sise.prices.unsettled import UNSETTLED
+from sise.topics import TICK_FIELDS
+
+__all__ = ["PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
+
+PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "offset", "as_of", "rebased_by")
+# The factor from the basis of the last bar to the session's; null where no one knows it yet. Of with_settled's rows.
+REBASED_BY = "CASE WHEN settled THEN rebased_by END AS rebased_by"
+_NOT_A_TICK = "not a tick: malformed JSON, or not an object"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far from the feed's clock (else Kafka's record time) a tick's own time may be, and moves that are believed.
+
+    ``jump``: by country, the largest move against the last close that needs no corporate action to explain it.
+    """
+
+    ahead_ms: int = 5_000
+    behind_ms: int = 300_000
+    jump: Mapping[str, float] | None = None
+
+
+def price_side(live_state: DataFrame, actions: DataFrame) -> DataFrame:
+    """What tick_prices compares with: of each share the close and the session, the bar it is as of, and
+    ``rebased_by``, which takes a price of that bar's basis to the session's; null where no one knows it yet."""
+    return with_settled(live_state, actions).select(
+        "country",
+        "symbol",
+        F.col("close").alias("s_close"),
+        "valid_session",
+        F.col("as_of").cast("string").alias("as_of"),
+        F.expr(REBASED_BY),
+    )
+
+
+def with_settled(live_state: DataFrame, actions: DataFrame) -> DataFrame:
+    """Adds ``settled``: whether the factors of all actions that fall due before the row's session are known.
+
+    Joins by broadcast only: real-time mode takes no shuffle."""
+    same = F.expr(f"s.country = a.country AND s.symbol = a.symbol AND {UNSETTLED}")
+    open_ = live_state.alias("s").join(F.broadcast(actions.alias("a")), same, "left_semi")
+    open_ = open_.select("country", "symbol", F.lit(True).alias("unsettled"))
+    rows = live_state.join(F.broadcast(open_), ["country", "symbol"], "left")
+    return rows.withColumn("settled", ~F.coalesce("unsettled", F.lit(False))).drop("unsettled")
+
+
+def tick_prices(ticks: DataFrame, prices: DataFrame, clock: Clock) -> DataFrame:
+    """country, symbol, price, timestamp, day_volume and offset of each tick that detect_rules does not refuse, with
+    the ``as_of`` and ``rebased_by`` of its share. ``prices``: price_side()."""
+    return judged(ticks, prices, clock).where(F.col("reason").isNull()).select(*PRICE)
+
+
+def judged(ticks: DataFrame, live: DataFrame, clock: Clock) -> DataFrame:
+    """The parsed ticks beside their share's row of ``live``, with the ``reason`` why one is refused."""
+    rows = _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left")
+    return rows.withColumn("reason", _reason(rows, clock))
+
+
+def _parsed(ticks: DataFrame) -> DataFrame:
+    schema = ", ".join(f"`{name}` {kind}" for name, (kind, _) in TICK_FIELDS.items())
+    text = F.col("value").cast("string")
+    tick = F.from_json(text, f"{schema}, _bad string", {"columnNameOfCorruptRecord": "_bad"})
+    rows = ticks.select(
+        "key",
+        text.alias("text"),
+        F.col("topic").alias("tick_topic"),
+        "partition",
+        "offset",
+        F.unix_millis("timestamp").alias("received"),
+        tick.alias("tick"),
+    )
+    fields = {name: F.col(f"tick.{name}") for name in TICK_FIELDS}
+    fields["country"], fields["symbol"] = (F.upper(F.trim(fields[c])) for c in ("country", "symbol"))
+    return rows.select(
+        "key",
+        "text",
+        "tick_topic",
+        "partition",
+        "offset",
+        "received",
+        F.col("tick._bad").isNotNull().alias("bad"),
+        *[value.alias(name) for name, value in fields.items()],
+    )
+
+
+def _reason(rows: DataFrame, clock: Clock) -> Column:
+    """Why a tick is refused; null where it is not."""
+    required = [name for name, (_, must) in TICK_FIELDS.items() if must]
+    nothing = F.coalesce(*[F.col(name).cast("string") for name in TICK_FIELDS]).isNull()
+    missing = F.concat_ws(", ", *[F.when(F.col(c).isNull(), F.lit(c)) for c in required])
+    now = F.coalesce("clock", "received")
+    session = F.col("valid_session").cast("string")
+    jump = by_country(clock.jump or {}, "double")
+    away = F.abs(F.try_divide(F.col("price"), F.col("s_close")) - 1.0)
+    checks: list[tuple[Column, Column]] = [
+        (nothing, F.lit(_NOT_A_TICK)),
+        (missing != "", F.concat(F.lit("missing or of the wrong type: "), missing)),
+        (F.col("bad"), F.lit("a field is of the wrong type")),
+        (
+            ~((F.col("price") > 0) & (F.col("price") < float("inf"))),
+            F.concat(F.lit("price is not positive: "), F.col("price").cast("string")),
+        ),
+        (
+            (F.col("day_volume") < 0) | (F.coalesce("volume", F.lit(0)) < 0),
+            F.lit("volume or day_volume is negative"),
+        ),
+        (F.col("s_close").isNull(), F.concat(F.lit("unknown share "), F.concat_ws(":", "country", "symbol"))),
+        (F.col("timestamp") > now + clock.ahead_ms, F.lit("its time is in the future of the feed's clock")),
+        (F.col("timestamp") < now - clock.behind_ms, F.lit("its time is too old by the feed's clock")),
+        (
+            F.col("session") != session,
+            F.concat(
+                F.lit("live_state is for the session "),
+                session,
+                F.lit(", not "),
+                F.col("session"),
+                F.lit(": run jobs/compute_indicators.py after the close"),
+            ),
+        ),
+        (
+            away > jump,
+            F.concat(
+                F.lit("a move against the last close of "),
+                F.col("s_close").cast("string"),
+                F.lit(" that no corporate action explains"),
+            ),
+        ),
+    ]
+    found: Column = F.lit(None).cast("string")
+    for condition, reason in reversed(checks):
+        found = F.when(condition, reason).otherwise(found)
+    return found
