@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import numpy as np
@@ -126,23 +127,31 @@ def timed(work: Callable[[], object], runs: int, warm: int = 1) -> float:
     return round(statistics.median(seconds), 2)
 
 
-class Memory:
-    """The most that Spark's JVM and its Python workers held together, resident, in GiB (shared pages once)."""
+class Beside:
+    """What is measured in a thread of its own for the length of a block: ``run`` until ``stopped``."""
 
-    def __init__(self) -> None:
-        self.most, self._stop = 0.0, threading.Event()
-
-    def __enter__(self) -> Memory:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def __enter__(self) -> Self:
+        self.stopped = threading.Event()
+        self._thread = threading.Thread(target=self.run, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stopped.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
+    def run(self) -> None:
+        raise NotImplementedError
+
+
+class Memory(Beside):
+    """The most that Spark's JVM and its Python workers held together, resident, in GiB (shared pages once)."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.5):
             total = 0
             for child in psutil.Process().children(recursive=True):
                 try:

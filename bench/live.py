@@ -23,7 +23,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE / "bench"))
 
-from batch import CALENDARS, REGISTRY, generate, load, open_spark  # noqa: E402
+from batch import CALENDARS, REGISTRY, Beside, generate, load, open_spark  # noqa: E402
 from tests.live.conftest import free_ports  # noqa: E402
 
 from sise.indicators.compute import compute_indicators  # noqa: E402
@@ -120,25 +120,19 @@ class Load:
         return count / (time.monotonic() - started)
 
 
-class Watcher:
+class Watcher(Beside):
     """Reads tick-rules beside the relay and keeps each record's latency; signals' come from Redis's stream."""
 
     def __init__(self, settings: Settings):
-        self.settings, self.latencies, self._stop = settings, [], threading.Event()
+        self.settings, self.latencies, self._ready = settings, [], threading.Event()
 
-    def __enter__(self) -> Watcher:
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def __enter__(self) -> Self:
+        super().__enter__()
         self._ready.wait(20)
         self.since = int(time.time() * 1000)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         reader = Consumer(
             {
                 "bootstrap.servers": self.settings.kafka,
@@ -147,7 +141,7 @@ class Watcher:
             }
         )
         reader.subscribe([topic_of(RULES, self.settings.topic_prefix)], on_assign=lambda *_: self._ready.set())
-        while not self._stop.is_set():
+        while not self.stopped.is_set():
             for message in reader.consume(500, 0.2):
                 if message.error() is None:
                     received = json.loads(message.value())["received"]
@@ -161,30 +155,21 @@ class Watcher:
         return [s["relayed"] - s["received"] for s in found if s["received"] >= self.since]
 
 
-class PriceAge:
+class PriceAge(Beside):
     """How long a tick takes until its price is the latest one in Redis: a share's every next tick is sent as soon as
     the one before was seen there."""
 
     def __init__(self, settings: Settings, load: Load):
-        self.settings, self.ages, self._stop = settings, [], threading.Event()
+        self.settings, self.ages = settings, []
         self.key, tick, _ = load.pairs[1]  # a quiet one
         self.tick = json.loads(tick)
 
-    def __enter__(self) -> PriceAge:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         producer = Producer({"bootstrap.servers": self.settings.kafka, "linger.ms": 0, "partitioner": "murmur2_random"})
         client = connect(self.settings)
         place = f"{self.settings.redis_prefix}price:{self.key.decode()}"
         mark = int(client.hget(place, "timestamp") or self.tick["timestamp"])
-        while not self._stop.is_set():
+        while not self.stopped.is_set():
             mark += 1
             sent = time.monotonic()
             producer.produce(
@@ -192,7 +177,7 @@ class PriceAge:
             )
             producer.flush(10)
             while int(client.hget(place, "timestamp") or 0) < mark:
-                if self._stop.wait(0.02):
+                if self.stopped.wait(0.02):
                     return
             self.ages.append((time.monotonic() - sent) * 1000)
 

@@ -11,7 +11,7 @@ import pytest
 
 from sise.serving.vendor_feed import vendor_feed
 from sise.sources.kis_rest import KisRest
-from sise.sources.kis_stream import KisStream, read_frame
+from sise.sources.kis_stream import KisPoll, KisStream, read_frame
 from sise.sources.live import Share
 from sise.sources.settings import SourceSettings
 from tests.vendors.kis import KisServer
@@ -60,12 +60,14 @@ def test_frames_that_are_none():
 
 
 class Run:
-    """A feed in a thread of its own; its ticks are in ``ticks``."""
+    """A feed in a thread of its own; its ticks are in ``ticks``. With a ``now`` it keeps to the sessions."""
 
-    def __init__(self, sources, shares, calendars, settings):
+    def __init__(self, sources, shares, calendars, settings, now=None):
         self.over = threading.Event()
         rows = [{"country": s.country, "symbol": s.symbol, "market": s.market} for s in shares]
-        self.feed = vendor_feed(sources, rows, calendars, self.over.is_set, always=True, settings=settings)
+        self.feed = vendor_feed(sources, rows, calendars, self.over.is_set, always=now is None, settings=settings)
+        if now is not None:
+            self.feed.now = now
         self.ticks: list[dict] = []
         self._thread = threading.Thread(target=lambda: self.ticks.extend(self._each()), daemon=True)
         self._thread.start()
@@ -92,13 +94,13 @@ def vendors(tmp_path, monkeypatch, calendars):
     runs = []
     with KisServer() as rest, StreamServer() as kis, YahooServer({}) as web, StreamServer() as yahoo:
 
-        def start(sources, shares, **other):
+        def start(sources, shares, now=None, **other):
             settings = SourceSettings(
                 local=tmp_path, kis_url=rest.url, kis_stream_url=kis.url, yahoo_url=web.url,
                 kis_rate=200, yahoo_rate=200, yahoo_stream_url=yahoo.url,
                 backoff_seconds=0.05, backoff_cap_seconds=0.2, http_attempts=2, **other,
             )  # fmt: skip
-            runs.append(Run(sources, shares, calendars, settings))
+            runs.append(Run(sources, shares, calendars, settings, now))
             return runs[-1]
 
         yield rest, kis, yahoo, start
@@ -128,6 +130,29 @@ def test_ticks_pings_and_duplicates(vendors):
     run.until(lambda: any(r.get("header", {}).get("tr_id") == "PINGPONG" for r in kis.received))
     status = run.feed.status()["countries"]["KR"]
     assert (status["source"], status["shares"], status["with_price"], status["coverage"]) == ("kis", 1, 1, 1.0)
+
+
+def test_it_waits_for_the_session_and_leaves_after_it(vendors):
+    _, kis, _, start = vendors
+    clock = [KR.replace(hour=23, minute=54) - timedelta(days=1)]  # 8:54 in Seoul
+    run = start(["kis"], [SAMSUNG], now=lambda: clock[0])
+    time.sleep(2.5)
+    assert kis.connects == 0 and run.feed.status()["countries"]["KR"]["source"] is None
+    clock[0] += timedelta(minutes=2)
+    kis.await_clients(1)
+    clock[0] = KR
+    kis.send(kis_frame(kis_trade("005930", KR, 58_000, 5, 100)))
+    run.until(lambda: len(run.ticks) == 1)
+    clock[0] = KR.replace(hour=6, minute=34)  # 15:34: the closing auction's trades are still printed
+    time.sleep(1.5)
+    assert kis.connects == 1 and run.feed._lines[0].connected
+    clock[0] = KR.replace(hour=6, minute=36)
+    run.until(lambda: not run.feed._lines[0].connected)
+    time.sleep(1.5)
+    assert kis.connects == 1, "nobody calls again after the close"
+    clock[0] = KR + timedelta(days=3 * 7)  # the next session that it lives to see
+    kis.await_clients(2)
+    assert kis.connects == 2
 
 
 def test_a_connection_that_breaks_is_made_anew(vendors):
@@ -174,6 +199,24 @@ def test_the_highest_rank_is_registered_and_the_rest_is_polled(vendors):
     polled = {v for a in rest.asked[2:] for k, v in a.query.items() if k.startswith("FID_INPUT_ISCD")}
     assert polled == {share.symbol for share in shares[40:]} and at
     assert max(len(a.query) for a in rest.asked) == 60
+
+
+def test_a_polled_price_is_of_today_and_told_once(vendors, tmp_path):
+    rest, *_ = vendors
+    kis = KisRest(SourceSettings(local=tmp_path, kis_url=rest.url, kis_rate=200))
+    kis.open()
+    rest.prices = {"005930": (58_000, 0), "000660": (180_000, 700)}  # the first has not traded yet today
+    shares, ticks = [Share("KR", code, "KOSPI") for code in rest.prices], []
+
+    def until(rounds):
+        rest.asked.clear()
+        KisPoll(kis, shares, set, lambda: KR).run(ticks.append, lambda: rest.count("multprice") >= rounds)
+
+    until(2)
+    assert [(t["symbol"], t["price"], t["day_volume"]) for t in ticks] == [("000660", 180_000, 700)], "and only once"
+    rest.prices["005930"] = (57_900, 12)
+    until(1)
+    assert {t["symbol"]: (t["price"], t["volume"]) for t in ticks}["005930"] == (57_900, 0)
 
 
 def test_one_source_a_market_and_failover(vendors):

@@ -208,8 +208,8 @@ class KisPoll:
         for row in quotes_of(self.rest, list(shares)):
             share = shares.get(str(row.get("inter_shrn_iscd") or "").strip())
             price, total = _float(row.get("inter2_prpr")), _float(row.get("acml_vol"))
-            if share is None or not price or total is None:
-                continue
+            if share is None or not price or not total:
+                continue  # without a trade today the price is the last session's
             before = self._known.get(share.symbol)
             if before == (price, int(total)):
                 continue
