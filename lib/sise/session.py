@@ -52,10 +52,6 @@ class Hold:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Lets the rows go."""
         for frame in self._frames:
             frame._jdf.queryExecution().logical().rdd().unpersist(False)
         self._frames.clear()

@@ -145,7 +145,7 @@ def test_what_fires_is_what_a_plain_loop_finds(spark, registry, calendars, servi
             for bar in today:
                 if bar["volume"] > 0:
                     loops[bar["symbol"]].append(bar)
-            detection.query.processAllAvailable()
+            detection.queries[0].processAllAvailable()
             load(lake, today)
             compute_indicators(spark, lake, registry, calendars)
             detection.watch()  # as the job does each second: it goes on with the new state

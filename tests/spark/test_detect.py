@@ -194,6 +194,9 @@ def test_what_is_refused_and_why(spark, live, registry, rules, days, calendars, 
         json.dumps(good | {"clock": when + 3_600_000}).encode(): "too old",
         json.dumps(good | {"session": str(days[299])}).encode(): "live_state is for the session",
         json.dumps(good | {"price": close * 1.5}).encode(): "no corporate action explains",
+        json.dumps(good | {"clock": 2**63 - 1}).encode(): "too old",  # would overflow as whole numbers
+        json.dumps(good | {"timestamp": 2**63 - 1}).encode(): "in the future",
+        json.dumps(good | {"timestamp": -(2**63)}).encode(): "too old",
     }
     found, dead = run(spark, live, registry, rules, list(bad))
     assert not found

@@ -208,15 +208,25 @@ def test_a_polled_price_is_of_today_and_told_once(vendors, tmp_path):
     rest.prices = {"005930": (58_000, 0), "000660": (180_000, 700)}  # the first has not traded yet today
     shares, ticks = [Share("KR", code, "KOSPI") for code in rest.prices], []
 
+    clock = [KR]
+    poll = KisPoll(kis, shares, set, lambda: clock[0])
+
     def until(rounds):
         rest.asked.clear()
-        KisPoll(kis, shares, set, lambda: KR).run(ticks.append, lambda: rest.count("multprice") >= rounds)
+        poll.run(ticks.append, lambda: rest.count("multprice") >= rounds)
 
     until(2)
     assert [(t["symbol"], t["price"], t["day_volume"]) for t in ticks] == [("000660", 180_000, 700)], "and only once"
     rest.prices["005930"] = (57_900, 12)
     until(1)
-    assert {t["symbol"]: (t["price"], t["volume"]) for t in ticks}["005930"] == (57_900, 0)
+    rest.prices["000660"] = (180_500, 705)
+    until(1)
+    later = [(t["symbol"], t["price"], t["volume"]) for t in ticks[1:]]
+    assert later == [("005930", 57_900, 0), ("000660", 180_500, 5)]
+    clock[0] += timedelta(days=1)
+    rest.prices["005930"] = (57_900, 20)
+    until(1)
+    assert [(t["symbol"], t["volume"]) for t in ticks[3:]] == [("005930", 0), ("000660", 0)], "a session of its own"
 
 
 def test_one_source_a_market_and_failover(vendors):

@@ -44,7 +44,7 @@ def ensure_topics(settings: Settings, topics: Sequence[Topic] = TOPICS) -> None:
     """Makes the topics that are missing, with SISE_PARTITIONS partitions and the broker's time on each record.
 
     A topic that is there is left as it is, but one whose records carry the sender's time is refused: "now" is
-    Kafka's record time (detect.py).
+    Kafka's record time (signals/judge.py).
     """
     admin = _admin(settings)
     try:

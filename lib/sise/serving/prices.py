@@ -47,8 +47,9 @@ class LatestPrices:
     def _write(self, shares: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         now = int(time.time() * 1000)
         newest = {share: max(ticks, key=lambda t: (t["timestamp"], t["offset"])) for share, ticks in shares.items()}
-        # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
-        values = [[s, repr(t["price"]), t["timestamp"], t["day_volume"]] for s, t in newest.items()]
+        # One argument, not thousands: the client spends more time on arguments than Redis on all of the script. Texts,
+        # since Lua's numbers are doubles.
+        values = [[s, repr(t["price"]), str(t["timestamp"]), str(t["day_volume"])] for s, t in newest.items()]
         for start in range(0, len(values), _CHUNK):
             self._script(keys=[self.prefix], args=[_KEEP, now, json.dumps(values[start : start + _CHUNK])])
         self._follow(shares, newest)

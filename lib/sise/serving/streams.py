@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,6 @@ class Detection:
     trigger: str
     checkpoints: Path
     checkpoint_seconds: int = 300  # real-time mode: what a crash replays, and when new tables are read
-    hold: Hold = field(default_factory=Hold)  # the broadcast sides, computed once for each start of the queries
 
     def start(self) -> None:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
@@ -143,7 +142,6 @@ class Detection:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
         for query in self.queries:
             query.stop()
-        self.hold.release()
         self._start_queries()
 
     @property
@@ -218,7 +216,7 @@ class Detection:
         )
         side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
         ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(HEADROOM)  # the slots that detection leaves
-        prices = tick_prices(ticks, self.hold(side.coalesce(1)), self.clock)
+        prices = tick_prices(ticks, self._kept(side), self.clock)
         with tick_plans(self.spark):
             return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
 
@@ -226,10 +224,15 @@ class Detection:
         """One query for both: the ticks are read, parsed and joined once."""
         # Each task writes the source of the rules' arithmetic anew: no more tasks than run at once.
         ticks = self._ticks(maxOffsetsPerTrigger=100_000).coalesce(self.spark.sparkContext.defaultParallelism)
-        live = self.hold(self.live().coalesce(1))
+        live = self._kept(self.live())
         found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock)
         with tick_plans(self.spark):
             return [self._start_batches(found, "detect", "detect-micro-batch", 0, _MicroBatches(self))]
+
+    def _kept(self, side: DataFrame) -> DataFrame:
+        """A broadcast side computed once for each start of the queries, and kept by the driver, from where it is
+        broadcast anyway: so it costs a batch no job, and no executor can lose it."""
+        return self.spark.createDataFrame(side.toArrow(), side.schema)
 
     def _start_batches(
         self, rows: DataFrame, name: str, checkpoint: str, seconds: int, write: Callable[[list[dict[str, Any]]], None]

@@ -36,8 +36,7 @@ def live_side(
     ``live_state``, ``live_rules`` and ``actions`` as the lake has them (of the rules the row that is current);
     ``universe``: country, symbol, eligible, or None where every share may have signals. A share is not eligible in a
     session before which an action falls due whose factor is not known: its state could not be re-based, and the
-    mechanical drop would look like a fall. Re-read by Spark for each batch, so a new state or threshold is taken up
-    without a restart.
+    mechanical drop would look like a fall.
     """
     needed = _needed_columns(registry, rules)
     found = with_settled(live_state, actions).select(
@@ -140,9 +139,11 @@ def _with_rules(
     length = F.col("closes") - F.col("opens")
     values = at_price(registry.only(named), F.col("price"), F.col("day_volume").cast("double"), state, ops)
     values |= {f"prev_{c}": state[c] for c in state if f"prev_{c}" in named}
-    elapsed = (F.col("timestamp") - F.col("opens")) / length
+    # As a double: the arithmetic is done for refused ticks, too, and a time may be any number.
+    since_open = F.col("timestamp").cast("double") - F.col("opens")
+    elapsed = since_open / length
     values["session_share"] = session_share(curves, F.col("country"), elapsed)
-    values["elapsed_minutes"] = (F.col("timestamp") - F.col("opens")) / 60_000.0
+    values["elapsed_minutes"] = since_open / 60_000.0
     shown = [c for c in values if c in named]
     rows = rows.withColumns({f"v_{name}": value for name, value in values.items()})
     known = {name: F.col(f"v_{name}") for name in values} | {

@@ -100,7 +100,8 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
     required = [name for name, (_, must) in TICK_FIELDS.items() if must]
     nothing = F.coalesce(*[F.col(name).cast("string") for name in TICK_FIELDS]).isNull()
     missing = F.concat_ws(", ", *[F.when(F.col(c).isNull(), F.lit(c)) for c in required])
-    now = F.coalesce("clock", "received")
+    # As doubles, which are exact for times: any number may come, and one that overflows would end the query.
+    now, at = F.coalesce("clock", "received").cast("double"), F.col("timestamp").cast("double")
     session = F.col("valid_session").cast("string")
     jump = by_country(clock.jump or {}, "double")
     away = F.abs(F.try_divide(F.col("price"), F.col("s_close")) - 1.0)
@@ -117,8 +118,8 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
             F.lit("volume or day_volume is negative"),
         ),
         (F.col("s_close").isNull(), F.concat(F.lit("unknown share "), F.concat_ws(":", "country", "symbol"))),
-        (F.col("timestamp") > now + clock.ahead_ms, F.lit("its time is in the future of the feed's clock")),
-        (F.col("timestamp") < now - clock.behind_ms, F.lit("its time is too old by the feed's clock")),
+        (at > now + clock.ahead_ms, F.lit("its time is in the future of the feed's clock")),
+        (at < now - clock.behind_ms, F.lit("its time is too old by the feed's clock")),
         (
             F.col("session") != session,
             F.concat(

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -183,7 +183,7 @@ class KisPoll:
     ):
         self.rest, self.streamed, self.now = rest, streamed, now
         self.shares = [share for share in shares if share.country == "KR"]
-        self._known: dict[str, tuple[float, int]] = {}
+        self._known: dict[str, tuple[date, float, int]] = {}  # of the session: what was told yesterday is told again
         self._cut = False
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
@@ -210,14 +210,13 @@ class KisPoll:
             price, total = _float(row.get("inter2_prpr")), _float(row.get("acml_vol"))
             if share is None or not price or not total:
                 continue  # without a trade today the price is the last session's
-            before = self._known.get(share.symbol)
-            if before == (price, int(total)):
-                continue
-            self._known[share.symbol] = (price, int(total))
             day = moment.astimezone(ZONES["KR"])
-            tick = _tick(
-                share, f"{day:%Y%m%d%H%M%S}", price, max(0, int(total) - before[1]) if before else 0, int(total)
-            )
+            before, known = self._known.get(share.symbol), (day.date(), price, int(total))
+            if before == known:
+                continue
+            self._known[share.symbol] = known
+            new = known[2] - before[2] if before and before[0] == known[0] else 0
+            tick = _tick(share, f"{day:%Y%m%d%H%M%S}", price, max(0, new), int(total))
             put(tick | {"source": "kis-poll"})
 
 
