@@ -34,6 +34,11 @@ jars=$(ls "$here"/.local/jars/spark/*.jar 2>/dev/null | paste -sd, -) || true
 package="$here/.local/build/sise.zip"
 "$python" "$here/tools/bootstrap.py" package "$package"
 
+# The classes of Spark and of the jars, read once and kept by 'make setup': a job starts some seconds sooner. Java takes
+# them only for the class path they were read from, in which no folder may hold a file.
+archive="$here/.local/build/classes.jsa"
+class_path=${jars//,/:}
+
 # The caller's own --jars and --py-files come on top of ours; spark-submit itself would take only the last.
 py_files="$package"
 options=()
@@ -52,20 +57,32 @@ done
 [ $# -gt 0 ] || fail "no job given; ./spark-submit.sh --help lists them"
 [ -f "$1" ] || fail "$1 does not exist; ./spark-submit.sh --help lists the jobs"
 
+# What a job has of its own comes after conf/spark-defaults.conf, and what the caller says after both.
+own=()
+if [ -f "$here/conf/$(basename "$1" .py).conf" ]; then
+    while read -r key value; do
+        case "$key" in ''|'#'*) ;; *) own+=(--conf "$key=$value") ;; esac
+    done < "$here/conf/$(basename "$1" .py).conf"
+fi
+export SPARK_CONF_DIR="$here/conf"
 master=${SISE_MASTER:-local[*]}
 case "$master" in local*)
     # On one machine everything stays on it, the Spark UI too.
     export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
-    options=(--conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1 ${options[@]+"${options[@]}"}) ;;
+    own+=(--conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1)
+    if [ -f "$archive" ] || [ -n "${SISE_KEEP_CLASSES:-}" ]; then
+        classes="\"-XX:SharedArchiveFile=$archive\" -Xlog:disable -Xlog:all=error:stderr"
+        [ -z "${SISE_KEEP_CLASSES:-}" ] || classes="\"-XX:ArchiveClassesAtExit=$SISE_KEEP_CLASSES\""
+        export SPARK_CONF_DIR="$here/.local/build/conf"
+        mkdir -p "$SPARK_CONF_DIR"
+        own+=(--driver-class-path "$class_path"
+            --conf spark.driver.defaultJavaOptions="$classes \"-Dlog4j2.configurationFile=file:$here/conf/log4j2.properties\"")
+    fi ;;
 esac
 [ -t 2 ] && progress=true || progress=false
 export SISE_PROGRESS="$progress"
-# What a job has of its own comes before conf/spark-defaults.conf.
-properties="$here/conf/$(basename "$1" .py).conf"
-[ -f "$properties" ] || properties="$here/conf/spark-defaults.conf"
 events="$here/.local/spark-events"
 mkdir -p "$events"
-export SPARK_CONF_DIR="$here/conf"
 export PYSPARK_PYTHON=${PYSPARK_PYTHON:-$python} PYSPARK_DRIVER_PYTHON=${PYSPARK_DRIVER_PYTHON:-$python}
 export SISE_CONF=${SISE_CONF:-$here/conf} SISE_LOCAL=${SISE_LOCAL:-$here/.local}
 export JDK_JAVA_OPTIONS=${JDK_JAVA_OPTIONS:-}
@@ -73,8 +90,8 @@ export JDK_JAVA_OPTIONS=${JDK_JAVA_OPTIONS:-}
 
 exec "$spark_home/bin/spark-submit" \
     --master "$master" \
-    --load-spark-defaults --properties-file "$properties" \
+    --properties-file "$here/conf/spark-defaults.conf" \
     --jars "$jars" --py-files "$py_files" \
     --conf spark.eventLog.dir="file://$events" \
     --conf spark.ui.showConsoleProgress="$progress" \
-    ${options[@]+"${options[@]}"} "$@"
+    ${own[@]+"${own[@]}"} ${options[@]+"${options[@]}"} "$@"

@@ -87,6 +87,14 @@ class Lake:
             return str(LocalTable(self.path(name), without_files=True).metadata().id)
         return str(DeltaTable.forPath(self.spark, self.path(name)).detail().select("id").collect()[0][0])
 
+    def size(self, name: str) -> int:
+        """What the table's newest version takes, in bytes; 0 where there is none yet."""
+        if not self.exists(name):
+            return 0
+        if self._on_this_machine:
+            return sum(LocalTable(self.path(name)).get_add_actions()["size_bytes"].to_pylist())
+        return int(DeltaTable.forPath(self.spark, self.path(name)).detail().select("sizeInBytes").collect()[0][0])
+
     def replaced(self, name: str, version: int, identity: str | None) -> bool:
         """Whether the table that had this version and identity once is another one now, or older."""
         return version >= 0 and (identity != self.identity(name) or version > self.version(name))

@@ -121,3 +121,32 @@ def test_a_job_has_settings_of_its_own_before_those_of_all(tmp_path):
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "+UseG1GC" in answer and "+UseParallelGC" not in answer
     assert "spark.sql.extensions io.delta" in answer and "spark.ui.port 4055" in answer
+
+
+def test_a_job_takes_its_classes_from_the_archive_that_setup_made(tmp_path):
+    if not (HERE / ".local" / "build" / "classes.jsa").is_file():
+        pytest.skip("this Java could not keep classes (the set-up says why)")
+    job = tmp_path / "job.py"
+    job.write_text("from pyspark.sql import SparkSession\nprint(SparkSession.builder.getOrCreate().range(9).count())\n")
+    options = f"-XX:+UseG1GC -Xlog:class+load:file={tmp_path}/classes.txt"  # not the collector they were kept under
+    command = [HERE / "spark-submit.sh", "--conf", f"spark.driver.extraJavaOptions={options}", job]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == "9\n" and "INFO" not in answer.stderr
+    loaded = (tmp_path / "classes.txt").read_text().splitlines()
+    assert sum("shared objects file (top)" in line for line in loaded) > 0.5 * len(loaded)
+
+
+def test_classes_are_kept_once_and_a_java_that_cannot_is_no_failure(place, monkeypatch, capsys):
+    runs = []
+
+    def fails(command, **how):
+        runs.append(how["env"])
+        return subprocess.CompletedProcess(command, 1, "", "no archive in this Java")
+
+    (place / "build").mkdir()
+    monkeypatch.setattr(bootstrap.subprocess, "run", fails)
+    monkeypatch.setenv("SISE_MASTER", "spark://elsewhere:7077")
+    for _ in range(2):
+        bootstrap.keep_classes(bootstrap.find_java())
+    assert len(runs) == 1 and "no archive in this Java" in capsys.readouterr().err
+    assert "SISE_MASTER" not in runs[0] and not (place / "build" / "classes.jsa").exists()

@@ -250,6 +250,15 @@ def test_a_killed_merge_is_done_again_without_a_request(collect, lake, calendars
         assert server.count("chart/AAA") == 0 and len(stored(lake)) == 8
 
 
+def test_the_first_merge_is_made_while_a_slow_vendor_is_waited_for(collect, lake, calendars, monkeypatch):
+    monkeypatch.setattr("sise.prices.gather._LONG", 0)
+    days, names = days_of(calendars, count=8), [f"S{n:02}" for n in range(30)]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    with YahooServer({s: Share(rows_of(days, 10 + n)) for n, s in enumerate(names)}, latency=(1.0, 1.2)) as server:
+        outcome = collect(server, start=days[0])
+    assert outcome.details["chunks"] == 2 and len(stored(lake)) == 240 == outcome.details["prices"]["inserted"]
+
+
 def test_a_lake_made_anew_is_asked_for_anew(collect, lake, calendars):
     import shutil
 

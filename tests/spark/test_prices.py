@@ -233,6 +233,14 @@ def test_what_was_announced_without_a_factor_gets_it_from_the_reference_price(sp
         }  # fmt: skip
 
 
+def test_a_bar_that_fills_a_gap_lets_the_stored_reference_price_speak(spark, lake, settings, calendars):
+    """The bar before it comes later and from a source without reference prices."""
+    collect(spark, lake, settings, calendars, [bar("R1", "2024-03-06", 510, reference=500.0)])
+    assert lake.read("actions").count() == 0
+    collect(spark, lake, settings, calendars, [bar("R1", "2024-03-05", 1000)], name="other")
+    assert [(r["symbol"], r["factor"]) for r in lake.read("actions").collect()] == [("R1", 0.5)]
+
+
 def report(lake):
     return quality_report(lake.read("prices"), lake.read("actions"), lake.read("symbols"), LIMITS).collect()
 

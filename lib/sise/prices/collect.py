@@ -129,8 +129,12 @@ def collect_prices(
         sessions = hold(_sessions(spark, request, calendars, today))
         with described(spark, f"prices: read and check bars from {source.name}"):
             checked = hold(check_bars(source.bars(spark, request), sessions, today))
-            rows_in, refused, low, high = checked.agg(
-                F.count(F.lit(1)), F.count("reason"), F.min(_if_good("date")), F.max(_if_good("date"))
+            rows_in, refused, low, high, references = checked.agg(
+                F.count(F.lit(1)),
+                F.count("reason"),
+                F.min(_if_good("date")),
+                F.max(_if_good("date")),
+                F.count("reference"),
             ).collect()[0]
         outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
         if refused:
@@ -145,7 +149,9 @@ def collect_prices(
             index_rows = lake.merge("indices", hold(_stamped(source.indices(spark, request), source.name))).changed
         if low is not None:
             good = checked.where("reason IS NULL").drop("reason", "problem")
-            actions_new += _merge_prices(spark, lake, good, low, high, source.name, settings, outcome, hold)
+            actions_new += _merge_prices(
+                spark, lake, good, low, high, source.name, settings, outcome, hold, references=references > 0
+            )
             with described(spark, "prices: coverage against the symbols known"):
                 _coverage(lake, sessions, low, high, settings, outcome, hold)
     outcome.details |= {"actions": actions_new, "index_rows": index_rows}
@@ -183,13 +189,19 @@ def _merge_prices(
     settings: Settings,
     outcome: Outcome,
     hold: Hold,
+    *,
+    references: bool,
 ) -> int:
-    """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found."""
+    """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
+
+    ``references``: whether new bars have reference prices."""
     now = F.current_timestamp()
     new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source))
     new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
     old = _select_neighbours(lake.read("prices"), new, low, hold)
     if old is not None:
+        # a new bar may be the one before a stored bar that has one
+        references = references or not old.where("reference IS NOT NULL").isEmpty()
         old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
         new = select_corrections(new, old, lake.read("actions"))
         old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
@@ -198,9 +210,11 @@ def _merge_prices(
         )
     else:
         rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
-    with described(spark, "actions: look for reference prices that nothing explains"):
-        found = hold(_stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source))
-        found_count = lake.merge("actions", found).inserted
+    found_count = 0
+    if references:
+        with described(spark, "actions: look for reference prices that nothing explains"):
+            found = hold(_stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source))
+            found_count = lake.merge("actions", found).inserted
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
     changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")

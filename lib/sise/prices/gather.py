@@ -21,11 +21,11 @@ from sise.ops.outcome import Outcome
 from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.fetches import report_fetches
-from sise.prices.holdings import active_shares, held_days, held_shares, identity
+from sise.prices.holdings import active_shares, held_days, held_shares
 from sise.session import described, small_plans
 from sise.sources.asks import Answer, Ask, Vendor
 from sise.sources.base import Request
-from sise.sources.crew import Crew
+from sise.sources.crew import Crew, Progress
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
 from sise.sources.plan import (
@@ -46,6 +46,9 @@ _KB = 1024 if sys.platform != "darwin" else 1024**2  # what getrusage counts in
 # Fewer rows, or bytes of the table, than this are done before their plan would be compiled.
 _SMALL = 40_000
 _SMALL_TABLE = 30_000_000
+# The first merge is made after this part of a run's questions, if the others take longer than these seconds.
+_EARLY = 0.3
+_LONG = 30
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,19 @@ def gather(
     return _Gathering(spark, lake, vendor, ledger, wanted, settings, calendars, now or datetime.now(UTC)).run()
 
 
+@dataclass
 class _Gathering:
-    def __init__(
-        self,
-        spark: SparkSession,
-        lake: Lake,
-        vendor: Vendor,
-        ledger: Ledger,
-        wanted: Wanted,
-        settings: SourceSettings,
-        calendars: Mapping[str, Calendar],
-        now: datetime,
-    ):
-        self.spark, self.lake, self.vendor, self.ledger = spark, lake, vendor, ledger
-        self.wanted, self.settings, self.calendars, self.now = wanted, settings, calendars, now
+    spark: SparkSession
+    lake: Lake
+    vendor: Vendor
+    ledger: Ledger
+    wanted: Wanted
+    settings: SourceSettings
+    calendars: Mapping[str, Calendar]
+    now: datetime
+
+    def __post_init__(self) -> None:
+        vendor, wanted = self.vendor, self.wanted
         self.markets = [m for m in vendor.markets if m in wanted.markets] if wanted.markets else list(vendor.usual)
         if wanted.markets and (strange := set(wanted.markets) - set(vendor.markets)):
             raise InputError(
@@ -98,8 +100,7 @@ class _Gathering:
         self.again: list[str] = []
 
     def run(self) -> Outcome:
-        lake_id, self.size = identity(self.lake)
-        if self.ledger.bind(lake_id):
+        if self.ledger.bind(self.lake.identity("prices")):
             self.outcome.say("the lake's prices are another table than those of the last run: everything is asked anew")
         self._merge()  # what a run that was killed had been told
         spans = self._spans()
@@ -129,16 +130,11 @@ class _Gathering:
             end = min(self.wanted.end or last, last)
             spans[country] = Span(self.wanted.start, end, last)
             for day in calendar.between(last, self.wanted.end or last)[1:]:
-                self._note(
-                    country,
-                    day,
-                    Fate.NOT_SETTLED,
-                    f"the session of {day} is not over, or not settled before its evening",
-                )
-            if self.wanted.start == self.wanted.end and self.wanted.end and not calendar.is_session(self.wanted.end):
-                self._note(
-                    country, self.wanted.end, Fate.HOLIDAY, f"{self.wanted.end} is no session of the {country} exchange"
-                )
+                reason = f"the session of {day} is not over, or not settled before its evening"
+                self._note(country, day, Fate.NOT_SETTLED, reason)
+            only = self.wanted.end if self.wanted.start == self.wanted.end else None
+            if only and not calendar.is_session(only):
+                self._note(country, only, Fate.HOLIDAY, f"{only} is no session of the {country} exchange")
         return spans
 
     def _note(self, country: str, day: date, fate: Fate, reason: str) -> None:
@@ -153,7 +149,7 @@ class _Gathering:
 
     def _plan(self, spans: Mapping[str, Span], campaign: int) -> list[Ask]:
         name = f"{self.vendor.name}: look for what the lake lacks"
-        with described(self.spark, name), small_plans(self.spark, self.size < _SMALL_TABLE):
+        with described(self.spark, name), small_plans(self.spark, self.lake.size("prices") < _SMALL_TABLE):
             prices, covered = self.lake.read("prices"), self.ledger.covered(campaign)
             asks: list[Ask] = []
             since: dict[str, date] = {}  # by country, the first session that the lake has
@@ -220,8 +216,8 @@ class _Gathering:
         told = time.monotonic()
         try:
             while crew.running:
-                if self.ledger.waiting_rows()[1] >= self.settings.merge_rows:
-                    self._merge(all_of_it=False)
+                if self._time_to_merge(crew.progress):
+                    self._merge_chunk()
                 if time.monotonic() - told > _TELL_EVERY:
                     tell(f"{self.vendor.name}: {crew.progress.line()}")
                     told = time.monotonic()
@@ -234,24 +230,34 @@ class _Gathering:
             raise crew.failure
         return crew.ended_by
 
-    def _merge(self, all_of_it: bool = True) -> None:
-        """Answers into the lake, a chunk a commit; the ledger lets go of them when they are there."""
-        while (waits := self.ledger.waiting_rows())[0] and (all_of_it or waits[1] >= self.settings.merge_rows):
-            kept = self.ledger.waiting(self.settings.merge_rows)
-            rows = sum(k.bars.num_rows for k in kept)
-            with small_plans(self.spark, rows < _SMALL):
-                with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
-                    chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased)
-                part = collect_prices(self.spark, self.lake, chunk, Request(), self.settings, self.calendars)
-            self.ledger.merged([k.id for k in kept])
-            self.ledger.doubt(chunk.doubted)
-            self.ledger.bind(identity(self.lake)[0])
-            self._add(part)
-            self.again += chunk.again
-            doubted = len(chunk.doubted.keys() - set(chunk.again))
-            self.fates.update({Fate.FAILED: doubted, Fate.OK: -len(chunk.doubted)} if chunk.doubted else {})
-            for key, note in sorted(chunk.noted.items())[:50]:
-                self.outcome.say(f"{key}: {note}")
+    def _time_to_merge(self, progress: Progress) -> bool:
+        """When enough waits; and once early where the vendor is waited for anyway: a process's first merge is slower
+        than its next by what the JVM has to load for it."""
+        answers, rows = self.ledger.waiting_rows()
+        first = "chunks" not in self.outcome.details and progress.done >= _EARLY * progress.total
+        return rows >= self.settings.merge_rows or (first and answers > 0 and (progress.seconds_left() or 0) > _LONG)
+
+    def _merge(self) -> None:
+        """All answers that wait, a chunk a commit."""
+        while self.ledger.waiting_rows()[0]:
+            self._merge_chunk()
+
+    def _merge_chunk(self) -> None:
+        """Answers into the lake; the ledger lets go of them when they are there."""
+        kept = self.ledger.waiting(self.settings.merge_rows)
+        with small_plans(self.spark, sum(k.bars.num_rows for k in kept) < _SMALL):
+            with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
+                chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased)
+            part = collect_prices(self.spark, self.lake, chunk, Request(), self.settings, self.calendars)
+        self.ledger.merged([k.id for k in kept])
+        self.ledger.doubt(chunk.doubted)
+        self.ledger.bind(self.lake.identity("prices"))
+        self._add(part)
+        self.again += chunk.again
+        doubted = len(chunk.doubted.keys() - set(chunk.again))
+        self.fates.update({Fate.FAILED: doubted, Fate.OK: -len(chunk.doubted)} if chunk.doubted else {})
+        for key, note in sorted(chunk.noted.items())[:50]:
+            self.outcome.say(f"{key}: {note}")
 
     def _add(self, part: Outcome) -> None:
         out = self.outcome

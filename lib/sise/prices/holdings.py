@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
-from sise.lake import Lake
 from sise.sources.plan import Held
 
-__all__ = ["active_shares", "held_days", "held_shares", "identity"]
-
-
-def identity(lake: Lake) -> tuple[str | None, int]:
-    """The id of the table prices (another one after the lake was made anew) and its size in bytes."""
-    if not lake.exists("prices"):
-        return None, 0
-    about = DeltaTable.forPath(lake.spark, lake.path("prices")).detail().collect()[0]
-    return str(about["id"]), int(about["sizeInBytes"])
+__all__ = ["active_shares", "held_days", "held_shares"]
 
 
 def active_shares(symbols: DataFrame, markets: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -91,12 +91,8 @@ def detect_rules(
     A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
     at its price, ``partition`` and ``offset`` of the tick, ``as_of`` of the state and the rules' ``version``.
     """
-    refused, may = F.col("reason").isNotNull(), _may_have_signals()
-    rows, names = _with_rules(judged(ticks, live, clock).where(refused | may), registry, rules, curves)
-    rows = rows.where(refused | _watched(rules))
-    kind = F.when(refused, "dead").otherwise("rules")
-    value = F.when(refused, _dead_letter()).otherwise(_record(rules, names))
-    return rows.select(kind.alias("kind"), "key", value.alias("value"))
+    rows = rules_and_prices(ticks, live, registry, rules, curves, clock)
+    return rows.where(F.col("kind").isNotNull()).select("kind", "key", "value")
 
 
 def rules_and_prices(
