@@ -4,7 +4,7 @@
 # It finds the venv, Java, conf/, the locked jars and the package, and hands everything to Spark's own spark-submit.
 # Nothing here is needed on a cluster: there, give spark-submit the same properties file, jars and package.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
 usage() {
     echo "usage: ./spark-submit.sh [spark-submit options] jobs/JOB.py [arguments]"
@@ -42,12 +42,15 @@ class_path=${jars//,/:}
 # The caller's own --jars and --py-files come on top of ours; spark-submit itself would take only the last.
 py_files="$package"
 options=()
+files=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --jars) [ $# -gt 1 ] || fail "--jars needs a value"; jars="$jars,$2"; shift 2 ;;
         --jars=*) jars="$jars,${1#--jars=}"; shift ;;
         --py-files) [ $# -gt 1 ] || fail "--py-files needs a value"; py_files="$py_files,$2"; shift 2 ;;
         --py-files=*) py_files="$py_files,${1#--py-files=}"; shift ;;
+        --properties-file) [ $# -gt 1 ] || fail "--properties-file needs a value"; files+=("$2"); shift 2 ;;
+        --properties-file=*) files+=("${1#--properties-file=}"); shift ;;
         *.py) break ;;
         -*=*|--supervise|--verbose|-v) options+=("$1"); shift ;;
         -*) [ $# -gt 1 ] || fail "$1 needs a value"; options+=("$1" "$2"); shift 2 ;;
@@ -57,19 +60,32 @@ done
 [ $# -gt 0 ] || fail "no job given; ./spark-submit.sh --help lists them"
 [ -f "$1" ] || fail "$1 does not exist; ./spark-submit.sh --help lists the jobs"
 
-# What a job has of its own comes after conf/spark-defaults.conf, and what the caller says after both.
+# After conf/spark-defaults.conf come what a job has of its own, the caller's --properties-file and the caller's options.
 own=()
-if [ -f "$here/conf/$(basename "$1" .py).conf" ]; then
-    while read -r key value; do
-        case "$key" in ''|'#'*) ;; *) own+=(--conf "$key=$value") ;; esac
-    done < "$here/conf/$(basename "$1" .py).conf"
-fi
+setting='^[[:space:]]*([^[:space:]=#!]+)[[:space:]=][[:space:]=]*(.*[^[:space:]])'
+of_job="$here/conf/$(basename "$1" .py).conf"
+[ -f "$of_job" ] || of_job=/dev/null
+for file in "$of_job" ${files[@]+"${files[@]}"}; do
+    [ -r "$file" ] || fail "--properties-file $file does not exist"
+    while IFS= read -r line || [ -n "$line" ]; do
+        if [[ $line =~ $setting ]]; then own+=(--conf "${BASH_REMATCH[1]}=${BASH_REMATCH[2]}"); fi
+    done < "$file"
+done
 export SPARK_CONF_DIR="$here/conf"
 master=${SISE_MASTER:-local[*]}
 case "$master" in local*)
     # On one machine everything stays on it, the Spark UI too.
     export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
     own+=(--conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1)
+    # Not where somebody has a class path, Java options or files of Spark's own that this would put aside.
+    java_options="${JDK_JAVA_OPTIONS:-} ${JAVA_TOOL_OPTIONS:-} ${SPARK_SUBMIT_OPTS:-}"
+    case "$java_options" in *-Xlog*|*log4j*) archive="" ;; esac
+    case "${own[*]-} ${options[*]-} $(cat "$here/conf/spark-defaults.conf")" in
+        *extraClassPath*|*driver-class-path*|*defaultJavaOptions*|*log4j*) archive="" ;;
+    esac
+    for file in spark-env.sh java-opts metrics.properties core-site.xml hdfs-site.xml hive-site.xml; do
+        [ ! -e "$here/conf/$file" ] || archive=""
+    done
     if [ -f "$archive" ] || [ -n "${SISE_KEEP_CLASSES:-}" ]; then
         classes="\"-XX:SharedArchiveFile=$archive\" -Xlog:disable -Xlog:all=error:stderr"
         [ -z "${SISE_KEEP_CLASSES:-}" ] || classes="\"-XX:ArchiveClassesAtExit=$SISE_KEEP_CLASSES\""

@@ -4,7 +4,6 @@ bootstrap.py setup              everything below, in order
 bootstrap.py java               prints JAVA_HOME of a Java 17 or later
 bootstrap.py jars               brings the jars of conf/jars.lock, each checked against its SHA-256
 bootstrap.py browser            finds Chromium for the viewer's tests; as root on Debian it installs it
-bootstrap.py classes            keeps the classes of a small run, so that jobs start sooner
 bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
 """
 
@@ -308,22 +307,30 @@ def keep_classes(java: Path) -> None:
     about = [(str(jar), jar.stat().st_size, jar.stat().st_mtime_ns) for jar in jars]
     release = java / "release"
     version = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
-    run = [HERE / "spark-submit.sh", HERE / "tools" / "warm_up.py"]
-    key = hashlib.sha256(repr([str(java), version, about, *[path.read_bytes() for path in run]]).encode()).hexdigest()
-    if note.is_file() and note.read_text() == key:
+    run = [HERE / "spark-submit.sh", "--conf", "spark.eventLog.enabled=false", HERE / "tools" / "warm_up.py"]
+    key = hashlib.sha256(
+        repr([str(java), version, about, (HERE / "spark-submit.sh").read_bytes(), run[-1].read_bytes()]).encode()
+    ).hexdigest()
+    known = note.read_text() if note.is_file() else ""
+    if known == f"{key} failed" or (known == key and archive.is_file()):
         return
     say("reading Spark's classes once, for jobs to start sooner (a minute)")
-    archive.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        part = Path(scratch) / archive.name
-        own = {name: value for name, value in os.environ.items() if not name.startswith("SISE_")}
-        env = {**own, "JAVA_HOME": str(java), "SISE_KEEP_CLASSES": str(part), "SISE_LAKE": f"{scratch}/lake"}
-        done = subprocess.run(run, env=env, capture_output=True, text=True)
-        if done.returncode or not part.is_file():
-            say(f"they could not be kept, and jobs start as ever: {(done.stdout + done.stderr).strip()[-300:]}")
-        else:
-            part.replace(archive)
-    note.write_text(key)
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+            part = Path(scratch) / archive.name
+            own = {name: value for name, value in os.environ.items() if not name.startswith("SISE_")}
+            env = {**own, "JAVA_HOME": str(java), "SISE_KEEP_CLASSES": str(part), "SISE_LAKE": f"{scratch}/lake"}
+            done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=600)
+            if kept := done.returncode == 0 and part.is_file():
+                part.replace(archive)
+        note.write_text(key if kept else f"{key} failed")
+        problem = "" if kept else (done.stdout + done.stderr).strip()[-300:]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if problem:
+        say(f"they could not be kept, and jobs start as ever ('rm {note}' and 'make setup' try again): {problem}")
 
 
 def setup() -> None:
@@ -351,8 +358,6 @@ def main(arguments: list[str]) -> int:
                 bring_jars(bring_java())
             case ["browser"]:
                 bring_browser()
-            case ["classes"]:
-                keep_classes(bring_java())
             case ["package", target]:
                 build_package(Path(target))
             case _:

@@ -1,5 +1,5 @@
-"""The daily jobs on a few generated shares, in one process and a lake of their own (SISE_LAKE): what `bootstrap.py
-classes` has Java keep the classes of. Started by spark-submit.sh."""
+"""The daily jobs on a few generated shares, in one process and a lake of their own (SISE_LAKE): what bootstrap.py has
+Java keep the classes of. Started by spark-submit.sh."""
 
 from __future__ import annotations
 

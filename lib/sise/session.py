@@ -58,13 +58,8 @@ class Hold:
 
 
 def small_plans(spark: SparkSession, small: bool = True) -> AbstractContextManager[None]:
-    """Plans made inside are interpreted, not compiled, and shuffle into one task, if ``small``: a day has too few rows
-    for more."""
-    names = {
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.sql.shuffle.partitions": "1",
-    }
+    """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
+    names = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
     return _configured(spark, names if small else {})
 
 

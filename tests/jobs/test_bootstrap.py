@@ -109,18 +109,23 @@ def test_wrong_calls_are_named(arguments, message):
     assert answer.returncode and message in answer.stderr
 
 
-def test_a_job_has_settings_of_its_own_before_those_of_all(tmp_path):
+def test_a_job_s_settings_come_before_those_of_all_and_the_caller_s_before_both(tmp_path):
     job = tmp_path / "detect_signals.py"
     job.write_text(
         "from pyspark.sql import SparkSession\n"
         "conf = SparkSession.builder.getOrCreate().sparkContext.getConf()\n"
-        "for name in ('spark.driver.extraJavaOptions', 'spark.sql.extensions', 'spark.ui.port'):\n"
-        "    print(name, conf.get(name))\n"
+        "for name in ('driver.extraJavaOptions', 'sql.extensions', 'ui.port', 'driver.memory', 'app.x', 'app.y'):\n"
+        "    print('spark.' + name, conf.get('spark.' + name))\n"
     )
-    command = [HERE / "spark-submit.sh", "--conf", "spark.ui.port=4055", job]
+    (tmp_path / "my.conf").write_text(
+        "# mine\nspark.driver.memory=1100m\r\n\n spark.app.x   a b = c \nspark.ui.port 1\nalone\nspark.app.y 7"
+    )
+    mine = ["--properties-file", tmp_path / "my.conf", "--conf", "spark.ui.port=4055"]
+    command = [HERE / "spark-submit.sh", *mine, job]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "+UseG1GC" in answer and "+UseParallelGC" not in answer
     assert "spark.sql.extensions io.delta" in answer and "spark.ui.port 4055" in answer
+    assert "spark.driver.memory 1100m\n" in answer and "spark.app.x a b = c\nspark.app.y 7\n" in answer
 
 
 def test_a_job_takes_its_classes_from_the_archive_that_setup_made(tmp_path):

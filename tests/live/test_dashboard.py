@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from playwright.sync_api import expect
 
@@ -202,7 +203,7 @@ def test_a_signal_appears_within_a_second_and_opens_its_share(open_page, stack):
     rules = LiveRules.load(stack.conf / "watchlists.json", registry_of(stack))
     row_ = {"country": "KR", "symbol": share[3:], "price": 1050.0, "timestamp": int(time.time() * 1000) + 5}
     row_ |= {"day_volume": 5, "offset": 1, "as_of": "2025-12-30", "rebased_by": 1.0}
-    LatestPrices(connect(stack), stack, lambda: rules).write([row_])
+    LatestPrices(connect(stack), stack, lambda: rules).write(pa.Table.from_pylist([row_]))
     found.get_by_text("▲ 5.00%").first.wait_for(timeout=5_000)
     assert found.locator("svg polyline").count() == 1
     shot(page, "signals-live")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import redis
 
@@ -365,7 +366,8 @@ def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
 def ticks(symbol: str, *pairs: tuple[int, float], as_of: str = "2024-01-30", rebased_by: float | None = 1.0):
     """Rows of tick_prices; the pairs are (timestamp, price)."""
     same = {"country": "KR", "symbol": symbol, "day_volume": 5, "as_of": as_of, "rebased_by": rebased_by}
-    return [same | {"price": price, "timestamp": when, "offset": n} for n, (when, price) in enumerate(pairs)]
+    rows = [same | {"price": price, "timestamp": when, "offset": n} for n, (when, price) in enumerate(pairs)]
+    return pa.Table.from_pylist(rows)
 
 
 def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, live):
@@ -375,7 +377,7 @@ def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, liv
     prices = LatestPrices(store.client, live, lambda: rules)
 
     moves = (at - 1, 1.0), (at + 1, 1100.11), (at + 3, 1050.105), (at + 2, 900.09)  # the last one came late
-    prices.write([*ticks("A", *moves), *ticks("B", (at + 1, 900.09))])
+    prices.write(pa.concat_tables([ticks("A", *moves), ticks("B", (at + 1, 900.09))]))
     found = {signal["symbol"]: signal for signal in store.active()}
     assert [float(found["A"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.05, 0.1, -0.1])
     assert [float(found["B"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, 0.0])

@@ -257,6 +257,7 @@ def test_the_first_merge_is_made_while_a_slow_vendor_is_waited_for(collect, lake
     with YahooServer({s: Share(rows_of(days, 10 + n)) for n, s in enumerate(names)}, latency=(1.0, 1.2)) as server:
         outcome = collect(server, start=days[0])
     assert outcome.details["chunks"] == 2 and len(stored(lake)) == 240 == outcome.details["prices"]["inserted"]
+    assert outcome.details["coverage"] == {"NASDAQ": 1.0} and not any("coverage" in line for line in outcome.lines)
 
 
 def test_a_lake_made_anew_is_asked_for_anew(collect, lake, calendars):

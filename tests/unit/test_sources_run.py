@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 
+import pyarrow.parquet as pq
 import pytest
 
 from sise.errors import SiseError
-from sise.sources.asks import Answer, Ask, bars_table
+from sise.sources.asks import Answer, Ask, bars_table, frozen, thawed
 from sise.sources.crew import Crew, Progress
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Failed, Fate, NoData, Spent
@@ -347,3 +349,21 @@ def test_an_honest_estimate():
     now[0] += 40  # the vendor has asked for a pause: what is left takes longer, not less
     assert progress.seconds_left() == pytest.approx(900 * 0.6, rel=0.02)
     assert "100 of 1,000 asked" in progress.line()
+
+
+def test_bars_are_kept_to_the_letter_and_those_of_an_earlier_version_are_read():
+    days = [date(2025, 3, 28), date(2025, 3, 31)]
+    columns = {
+        "country": "US",
+        "symbol": "NA",
+        "date": days,
+        "market": "NASDAQ",
+        "close": [0.1, 1 / 3],
+        "volume": [1.0, None],
+    }
+    bars = bars_table(columns, 2)
+    packed, rest = frozen(Answer(Fate.OK, bars=bars, actions=[{"ex_date": days[0], "kind": "split"}]))
+    assert thawed(packed, rest)[:2] == (bars, [{"ex_date": days[0], "kind": "split"}])
+    before = io.BytesIO()
+    pq.write_table(bars, before, compression="zstd")
+    assert thawed(before.getvalue(), rest)[0] == bars and thawed(None, rest)[0].num_rows == 0

@@ -14,7 +14,8 @@ from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
-from sise.prices.quality import ROUNDING, active_counts, check_bars, rejected_rows, with_flags
+from sise.prices.coverage import sessions_of, tell_coverage
+from sise.prices.quality import ROUNDING, check_bars, rejected_rows, with_flags
 from sise.session import Hold, described
 from sise.settings import Settings
 from sise.sources.base import Request, Source
@@ -122,11 +123,16 @@ def collect_prices(
     request: Request,
     settings: Settings,
     calendars: Mapping[str, Calendar],
+    *,
+    coverage: bool = True,
 ) -> Outcome:
-    """Collects bars, actions and indices. Every bar ends in prices or, with its reason, in prices_rejected."""
+    """Collects bars, actions and indices. Every bar ends in prices or, with its reason, in prices_rejected.
+
+    ``coverage=False``: the caller has more parts to come, and asks tell_coverage after the last."""
     today = today_of(settings, calendars)
     with Hold() as hold:
-        sessions = hold(_sessions(spark, request, calendars, today))
+        first = request.start or date(1995, 1, 1)
+        sessions = hold(sessions_of(spark, calendars, first, max(today.values())))
         with described(spark, f"prices: read and check bars from {source.name}"):
             checked = hold(check_bars(source.bars(spark, request), sessions, today))
             rows_in, refused, low, high, references = checked.agg(
@@ -152,8 +158,9 @@ def collect_prices(
             actions_new += _merge_prices(
                 spark, lake, good, low, high, source.name, settings, outcome, hold, references=references > 0
             )
-            with described(spark, "prices: coverage against the symbols known"):
-                _coverage(lake, sessions, low, high, settings, outcome, hold)
+            outcome.details["sessions"] = {"first": low, "last": high}
+            if coverage:
+                tell_coverage(spark, lake, calendars, low, high, settings.coverage_floor, outcome)
     outcome.details |= {"actions": actions_new, "index_rows": index_rows}
     outcome.summarize_rejected()
     outcome.say(
@@ -169,14 +176,6 @@ def _if_good(column: str):  # type: ignore[no-untyped-def]
 
 def _stamped(rows: DataFrame, source: str) -> DataFrame:
     return rows.withColumn("source", F.lit(source)).withColumn("collected_at", F.current_timestamp())
-
-
-def _sessions(
-    spark: SparkSession, request: Request, calendars: Mapping[str, Calendar], today: Mapping[str, date]
-) -> DataFrame:
-    first = request.start or date(1995, 1, 1)
-    days = [(c, day) for c in COUNTRIES for day in calendars[c].between(first, max(today.values()))]
-    return spark.createDataFrame(days, "country string, date date").coalesce(1)
 
 
 def _merge_prices(
@@ -277,32 +276,3 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> Da
     equal &= (F.col("provisional") == F.col("_provisional")) & (F.col("market") == F.col("_market"))
     known = F.col("_close").isNotNull()
     return rows.where(~known | ~equal).select(*new.columns)
-
-
-def _coverage(
-    lake: Lake,
-    sessions: DataFrame,
-    low: date,
-    high: date,
-    settings: Settings,
-    outcome: Outcome,
-    hold: Hold,
-) -> None:
-    """Bars against the active shares known, per market and session; sessions below the floor are named."""
-    span = (F.col("date") >= F.lit(low)) & (F.col("date") <= F.lit(high))
-    bars = lake.read("prices").where(span).groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
-    known = active_counts(lake.read("symbols"), sessions).where(span & (F.col("known") > 0))
-    rows = known.join(bars, on=["market", "date"], how="inner")
-    rows = hold(rows.withColumn("coverage", F.col("bars") / F.col("known")))
-    latest = rows.groupBy("market").agg(F.max_by("coverage", "date").alias("coverage")).collect()
-    low_days = rows.where(F.col("coverage") < settings.coverage_floor)
-    below = low_days.groupBy("market").agg(F.count(F.lit(1)).alias("n"), F.min("date"), F.max("date")).collect()
-    outcome.details["coverage"] = {row["market"]: round(row["coverage"], 4) for row in latest}
-    if not latest:
-        outcome.say("coverage: no symbols are known; run jobs/collect_symbols.py to have it checked")
-    for row in below:
-        outcome.say(
-            f"coverage: {row['market']} has bars for less than {settings.coverage_floor:.0%} of its shares on "
-            f"{row['n']} sessions from {row[2]} to {row[3]}"
-        )
-    outcome.details["sessions_below_coverage"] = {row["market"]: row["n"] for row in below}

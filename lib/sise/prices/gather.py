@@ -20,23 +20,16 @@ from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
+from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
 from sise.prices.holdings import active_shares, held_days, held_shares
 from sise.session import described, small_plans
 from sise.sources.asks import Answer, Ask, Vendor
 from sise.sources.base import Request
-from sise.sources.crew import Crew, Progress
+from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import (
-    Span,
-    last_session,
-    outdated,
-    plan_days,
-    plan_extras,
-    plan_symbols,
-    unanswered,
-)
+from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
@@ -98,6 +91,7 @@ class _Gathering:
         self.outcome = Outcome()
         self.fates: Counter[str] = Counter()
         self.again: list[str] = []
+        self.dates: list[date] = []  # of the bars that were merged
 
     def run(self) -> Outcome:
         if self.ledger.bind(self.lake.identity("prices")):
@@ -118,6 +112,10 @@ class _Gathering:
             self._report(spans)
         if ended is None and not self.fates.keys() & {Fate.FAILED, Fate.SKIPPED, Fate.BLOCKED}:
             self.ledger.finish(campaign)
+        if self.dates:
+            with small_plans(self.spark, self.lake.size("prices") < _SMALL_TABLE):
+                span, floor = (min(self.dates), max(self.dates)), self.settings.coverage_floor
+                tell_coverage(self.spark, self.lake, self.calendars, *span, floor, self.outcome)
         self._summarize(len(asks), ended)
         return self.outcome
 
@@ -216,7 +214,7 @@ class _Gathering:
         told = time.monotonic()
         try:
             while crew.running:
-                if self._time_to_merge(crew.progress):
+                if self._time_to_merge(crew):
                     self._merge_chunk()
                 if time.monotonic() - told > _TELL_EVERY:
                     tell(f"{self.vendor.name}: {crew.progress.line()}")
@@ -230,12 +228,14 @@ class _Gathering:
             raise crew.failure
         return crew.ended_by
 
-    def _time_to_merge(self, progress: Progress) -> bool:
+    def _time_to_merge(self, crew: Crew) -> bool:
         """When enough waits; and once early where the vendor is waited for anyway: a process's first merge is slower
-        than its next by what the JVM has to load for it."""
+        than its next by what the JVM has to load for it. Not where announced actions are asked, too: a reference
+        price is not to be looked at before them."""
         answers, rows = self.ledger.waiting_rows()
-        first = "chunks" not in self.outcome.details and progress.done >= _EARLY * progress.total
-        return rows >= self.settings.merge_rows or (first and answers > 0 and (progress.seconds_left() or 0) > _LONG)
+        first = answers and "chunks" not in self.outcome.details
+        early = first and not any(ask.kind.startswith("actions") for ask in crew.asks)
+        return rows >= self.settings.merge_rows or bool(early and crew.progress.is_long(_EARLY, _LONG))
 
     def _merge(self) -> None:
         """All answers that wait, a chunk a commit."""
@@ -248,7 +248,9 @@ class _Gathering:
         with small_plans(self.spark, sum(k.bars.num_rows for k in kept) < _SMALL):
             with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
                 chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased)
-            part = collect_prices(self.spark, self.lake, chunk, Request(), self.settings, self.calendars)
+            part = collect_prices(
+                self.spark, self.lake, chunk, Request(), self.settings, self.calendars, coverage=False
+            )
         self.ledger.merged([k.id for k in kept])
         self.ledger.doubt(chunk.doubted)
         self.ledger.bind(self.lake.identity("prices"))
@@ -269,11 +271,8 @@ class _Gathering:
             out.details[name] = dict(sums)
         for name in ("actions", "index_rows"):
             out.details[name] = out.details.get(name, 0) + part.details.get(name, 0)
-        out.details["coverage"] = part.details.get("coverage", {})
         out.details["chunks"] = out.details.get("chunks", 0) + 1
-        for line in part.lines:
-            if line.startswith("coverage") and line not in out.lines:
-                out.say(line)
+        self.dates += part.details.get("sessions", {}).values()
 
     def _report(self, spans: Mapping[str, Span]) -> None:
         whole = {s.end for s in spans.values()} if self.vendor.by == "market-day" else set()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
@@ -27,7 +29,7 @@ from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
 from sise.signals.detect import detect_rules, live_side, rules_and_prices
-from sise.signals.judge import Clock, price_side, tick_prices
+from sise.signals.judge import PRICE, Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
 __all__ = ["Detection", "archive_signals", "check_slots", "why_ended"]
@@ -235,7 +237,7 @@ class Detection:
         return self.spark.createDataFrame(side.toArrow(), side.schema)
 
     def _start_batches(
-        self, rows: DataFrame, name: str, checkpoint: str, seconds: int, write: Callable[[list[dict[str, Any]]], None]
+        self, rows: DataFrame, name: str, checkpoint: str, seconds: int, write: Callable[[pa.Table], None]
     ) -> StreamingQuery:
         """A query of micro-batches, each of which ``write`` gets whole.
 
@@ -245,7 +247,7 @@ class Detection:
         def write_batch(batch: DataFrame, _: int) -> None:
             if self.outdated:
                 raise SiseError("the tables have a new version: this batch waits for it")
-            write(batch.toArrow().to_pylist())
+            write(batch.toArrow())
 
         writer = rows.writeStream.queryName(name).option("checkpointLocation", str(self.checkpoints / checkpoint))
         return (
@@ -264,13 +266,13 @@ class _MicroBatches:
         self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
         publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> None:
-        dead = [(row["key"], row["value"].encode()) for row in rows if row["kind"] == "dead"]
-        send_all(self.sender, self.topics[DEAD], dead)
-        records = [row["value"] for row in rows if row["kind"] == "rules"]
+    def __call__(self, rows: pa.Table) -> None:
+        dead = rows.filter(pc.equal(rows["kind"], "dead")).select(["key", "value"]).to_pylist()
+        send_all(self.sender, self.topics[DEAD], [(row["key"], row["value"].encode()) for row in dead])
+        records = rows.filter(pc.equal(rows["kind"], "rules"))["value"].to_pylist()
         fired = self.store.fire_patiently(records, self.rules, tell, lambda: False)
         publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
-        self.prices.write([row for row in rows if row["kind"] != "dead"])
+        self.prices.write(rows.filter(pc.fill_null(pc.not_equal(rows["kind"], "dead"), True)).select(list(PRICE)))
 
 
 # How Spark's Kafka source, and the Kafka client under it, say that what comes next is not in the topic any more.

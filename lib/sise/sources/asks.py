@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import date, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sise.sources.base import BARS
 from sise.sources.outcome import Fate
@@ -114,7 +116,12 @@ def thawed(
     packed: bytes | None, rest: str
 ) -> tuple[pa.Table, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Bars, actions, indices and extras as they were frozen; dates are dates again."""
-    bars = pa.ipc.open_stream(packed).read_all().cast(BAR_SCHEMA) if packed else BAR_SCHEMA.empty_table()
+    if not packed:
+        bars = BAR_SCHEMA.empty_table()
+    elif packed.startswith(b"PAR1"):  # kept by a version before 2026-11-22
+        bars = pq.read_table(io.BytesIO(packed)).cast(BAR_SCHEMA)
+    else:
+        bars = pa.ipc.open_stream(packed).read_all().cast(BAR_SCHEMA)
     told = json.loads(rest)
     for row in [*told["actions"], *told["indices"]]:
         for column in ("ex_date", "date"):

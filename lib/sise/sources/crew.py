@@ -46,10 +46,15 @@ class Progress:
         """None while there is nothing to judge by."""
         now = self.clock()
         window = min(60.0, now - self._started)
-        recent = sum(1 for at in self._recent if now - at <= 60)
+        recent = sum(1 for at in list(self._recent) if now - at <= 60)  # a copy: answers come in meanwhile
         if not recent or window <= 0:
             return None
         return (self.total - self.done) * window / recent
+
+    def is_long(self, part: float, seconds: float) -> bool:
+        """Whether ``part`` of the questions is done and the others take longer than ``seconds``, or nobody can tell."""
+        left = self.seconds_left()
+        return self.done >= part * self.total and (left is None or left > seconds)
 
     def line(self) -> str:
         left = self.seconds_left()
