@@ -175,6 +175,13 @@ def locked_jars() -> list[tuple[str, str, str, str, str]]:
     return jars
 
 
+def jars_of_spark() -> Path:
+    folder = next((VENV / "lib").glob("python3*/site-packages/pyspark/jars"), None)
+    if folder is None:
+        raise Problem("the venv has no pyspark: run 'make setup'")
+    return folder
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -194,9 +201,7 @@ def bring_jars(java: Path) -> None:
             path.unlink()
     if not missing:
         return
-    spark_jars = next((VENV / "lib").glob("python3*/site-packages/pyspark/jars"), None)
-    if spark_jars is None:
-        raise Problem("the venv has no pyspark: run 'make setup'")
+    spark_jars = jars_of_spark()
     say(f"bringing {len(missing)} locked jars")
     with tempfile.TemporaryDirectory() as scratch:
         for kind in dict.fromkeys(path.parent.name for path, *_ in missing):
@@ -302,8 +307,7 @@ def keep_classes(java: Path) -> None:
     sharing): a job starts 5 s sooner with them. Java itself sees whether they are those of the jars; where they
     cannot be kept, jobs start as ever."""
     archive, note = LOCAL / "build" / "classes.jsa", LOCAL / "build" / "classes.key"
-    spark_jars = next((VENV / "lib").glob("python3*/site-packages/pyspark/jars"))
-    jars = sorted([*spark_jars.glob("*.jar"), *(LOCAL / "jars" / "spark").glob("*.jar")])
+    jars = sorted([*jars_of_spark().glob("*.jar"), *(LOCAL / "jars" / "spark").glob("*.jar")])
     about = [(str(jar), jar.stat().st_size, jar.stat().st_mtime_ns) for jar in jars]
     release = java / "release"
     version = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""

@@ -85,7 +85,7 @@ class Lake:
             return ""
         if self._on_this_machine:
             return str(LocalTable(self.path(name), without_files=True).metadata().id)
-        return str(DeltaTable.forPath(self.spark, self.path(name)).detail().select("id").collect()[0][0])
+        return str(self._detail(name, "id"))
 
     def size(self, name: str) -> int:
         """What the table's newest version takes, in bytes; 0 where there is none yet."""
@@ -93,7 +93,10 @@ class Lake:
             return 0
         if self._on_this_machine:
             return sum(LocalTable(self.path(name)).get_add_actions()["size_bytes"].to_pylist())
-        return int(DeltaTable.forPath(self.spark, self.path(name)).detail().select("sizeInBytes").collect()[0][0])
+        return int(self._detail(name, "sizeInBytes"))
+
+    def _detail(self, name: str, column: str) -> Any:
+        return DeltaTable.forPath(self.spark, self.path(name)).detail().select(column).collect()[0][0]
 
     def replaced(self, name: str, version: int, identity: str | None) -> bool:
         """Whether the table that had this version and identity once is another one now, or older."""
