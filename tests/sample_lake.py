@@ -17,7 +17,8 @@ from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.check import check_quality
-from sise.prices.collect import collect_prices, collect_symbols
+from sise.prices.collect import collect_prices, today_of
+from sise.prices.symbols import collect_symbols
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
 from sise.signals.track import track_signals
@@ -49,7 +50,7 @@ def build_lake(
     def ran(job: str, outcome: Outcome) -> None:
         done.append((job, outcome))
 
-    ran("collect_symbols", collect_symbols(spark, lake, source, Request(), TODAY))
+    ran("collect_symbols", collect_symbols(spark, lake, source, Request(), today_of(settings, calendars)))
     before = calendars["KR"].back(LAST, 1)
     ran("collect_prices", collect_prices(spark, lake, source, Request(end=before), settings, calendars))
     ran("compute_indicators", compute_indicators(spark, lake, registry, calendars))

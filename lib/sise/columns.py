@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
 
-__all__ = ["by_country", "numbered_sessions"]
+__all__ = ["by_country", "numbered_sessions", "stamped"]
 
 
 def by_country(values: Mapping[str, object], kind: str) -> Column:
@@ -31,3 +31,8 @@ def numbered_sessions(spark: SparkSession, calendars: Mapping[str, Calendar], fi
         if first <= day <= last
     ]
     return spark.createDataFrame(days, "country string, date date, n int").coalesce(1)
+
+
+def stamped(rows: DataFrame, source: str) -> DataFrame:
+    """Adds ``source`` and ``collected_at``, as the tables have them."""
+    return rows.withColumn("source", F.lit(source)).withColumn("collected_at", F.current_timestamp())

@@ -135,7 +135,8 @@ def test_one_machine_gives_the_same_and_twice_changes_nothing(batch, spark, regi
 
     from sise.indicators.compute import compute_indicators
     from sise.lake import Lake
-    from sise.prices.collect import collect_prices, collect_symbols
+    from sise.prices.collect import collect_prices, today_of
+    from sise.prices.symbols import collect_symbols
     from sise.settings import Settings
     from sise.sources.base import Request
     from sise.sources.sample import SampleSource
@@ -145,7 +146,7 @@ def test_one_machine_gives_the_same_and_twice_changes_nothing(batch, spark, regi
     here = Lake(spark, settings.lake, registry.extra_columns)
     source = SampleSource(calendars, 24)
     for _ in range(2):
-        collect_symbols(spark, here, source, Request(), date(2026, 1, 2))
+        collect_symbols(spark, here, source, Request(), today_of(settings, calendars))
         again = collect_prices(spark, here, source, Request(), settings, calendars)
         computed = compute_indicators(spark, here, registry, calendars)
     assert again.rows_out == 0 and again.details["actions"] == 0 and computed.rows_out == 0

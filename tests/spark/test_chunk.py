@@ -8,7 +8,7 @@ from sise.prices.chunk import chunk_of
 from sise.sources.asks import BAR_SCHEMA, Ask, bars_table
 from sise.sources.ledger import Kept
 from sise.sources.outcome import Fate
-from tests.builders import action, put, walk
+from tests.builders import action, bar, put, share, walk
 
 FIRST, LAST = date(2025, 3, 24), date(2025, 3, 31)
 
@@ -35,6 +35,16 @@ def test_a_split_that_was_put_off_is_unconfirmed_where_it_was(lake):
     found = {(a["symbol"], a["ex_date"]): a["confirmed"] for a in chunk.action_rows}
     assert found == {("005930", date(2025, 4, 14)): True, ("005930", date(2025, 4, 3)): False}
     assert "no longer announced" in chunk.noted["KR:005930"]
+
+
+def test_a_bar_has_the_market_of_its_own_day(lake):
+    """A vendor of single shares knows only the market that a share is on now."""
+    put(lake, "symbols", [share("M1", "2025-03-03", market="KOSDAQ"), share("M1", "2025-03-27"), share("M2")])
+    days = ["2025-02-28", "2025-03-26", "2025-03-27"]
+    columns = {name: [bar(s, d)[name] for s in ("M1", "M2") for d in days] for name in BAR_SCHEMA.names}
+    waiting = [kept(Ask("bars", "KR", "KOSPI", None, FIRST, LAST), bars_table(columns, 6))]
+    table = chunk_of(lake, "kis", waiting, rebased=False, todays_market=True).table
+    assert table["market"].to_pylist() == ["KOSDAQ", "KOSDAQ", *["KOSPI"] * 4]
 
 
 def test_a_rewritten_history_without_its_first_session_is_taken(lake, calendars):

@@ -8,18 +8,24 @@ import pytest
 from pyspark.sql import functions as F
 
 from sise.prices.adjust import adjusted_prices
-from sise.prices.collect import collect_prices, collect_symbols
+from sise.prices.collect import collect_prices
 from sise.prices.report import quality_report
+from sise.prices.symbols import collect_symbols
 from sise.sources.base import Request
 from tests.builders import ListSource, action, bar, put, share, walk
 
 LIMITS = {"KR": 0.305, "US": 0.5}
+LISTED = [("L1", "KOSPI", "KR"), ("L2", "KOSPI", "KR"), ("U1", "NASDAQ", "US"), ("U2", "NASDAQ", "US")]
 
 
 def collect(spark, lake, settings, calendars, bars=(), actions=(), symbols=(), name="literal"):
     if symbols:
-        collect_symbols(spark, lake, ListSource(symbols=symbols), Request(), date(2025, 1, 2))
+        collect_symbols(spark, lake, ListSource(symbols=symbols), Request(), days(2025, 1, 2))
     return collect_prices(spark, lake, ListSource(bars, actions=actions, name=name), Request(), settings, calendars)
+
+
+def days(*day):
+    return dict.fromkeys(("KR", "US"), date(*day))
 
 
 def stored(lake, *columns):
@@ -241,6 +247,76 @@ def test_a_bar_that_fills_a_gap_lets_the_stored_reference_price_speak(spark, lak
     assert [(r["symbol"], r["factor"]) for r in lake.read("actions").collect()] == [("R1", 0.5)]
 
 
+def test_a_reference_price_says_nothing_across_a_hole(spark, lake, settings, calendars):
+    """Compared with an older close it would make each share's move an action."""
+    rows = [bar(s, "2024-03-05", 1000) for s in ("H1", "H2")]
+    rows += [bar("H1", "2024-03-07", 900, reference=905.0), bar("H2", "2024-03-07", 450, reference=452.5)]
+    collect(
+        spark,
+        lake,
+        settings,
+        calendars,
+        rows,
+        symbols=[share("H1"), share("H1", "2024-03-06", listed_shares=1_100_000)],
+    )
+    assert lake.read("actions").count() == 0
+    collect(spark, lake, settings, calendars, [bar("H1", "2024-03-06", 905.0), bar("H2", "2024-03-06", 905.0)])
+    assert [(r["symbol"], r["factor"]) for r in lake.read("actions").collect()] == [("H2", 0.5)]
+
+
+def test_a_reference_price_is_not_compared_with_a_close_that_has_the_split_already(spark, lake, settings, calendars):
+    rows = [bar("B1", "2024-03-05", 500, basis=date(2024, 3, 8)), bar("B1", "2024-03-06", 510, reference=1000.0)]
+    collect(spark, lake, settings, calendars, rows)
+    assert lake.read("actions").count() == 0
+
+
+def test_what_a_reference_price_says_is_judged_again(spark, lake, settings, calendars):
+    """The listing with the new number of shares comes a day later; a close before it is corrected."""
+    rows = [bar(s, "2024-03-05", 1000) for s in ("J1", "J2", "J3")]
+    rows += [bar(s, "2024-03-06", 510, reference=500.0) for s in ("J1", "J2")]
+    rows += [bar("J3", "2024-03-06", 975, reference=970.0)]
+    collect(spark, lake, settings, calendars, rows, symbols=[share(s, listed_shares=1000) for s in ("J1", "J2", "J3")])
+    found = lake.read("actions").collect()
+    assert {(r["symbol"], r["kind"], r["confirmed"]) for r in found} == {
+        (s, "unknown", False) for s in ("J1", "J2", "J3")
+    }
+    listed = [share("J1", "2024-03-07", listed_shares=2000), share("J3", "2024-03-07", listed_shares=1003)]
+    rows = [bar(s, "2024-03-07", 500, reference=510.0) for s in ("J1", "J3")] + [bar("J2", "2024-03-05", 500)]
+    for _ in range(2):
+        collect(spark, lake, settings, calendars, rows, symbols=listed)
+        found = lake.read("actions").where("ex_date = '2024-03-06'").collect()
+        # J3's share count moved by less than would explain it
+        assert {(r["symbol"], r["kind"], r["confirmed"]) for r in found} == {
+            ("J1", "split", True), ("J3", "unknown", False)
+        }  # fmt: skip
+    flags = {(s, str(d)): f for s, d, f in stored(lake, "symbol", "date", "flags") if f}
+    assert ("J1", "2024-03-06") not in flags and flags["J3", "2024-03-06"] == ["unconfirmed_action"]
+
+
+def test_a_flag_stays_when_the_bar_before_is_out_of_sight(spark, lake, settings, calendars):
+    """A run looks at the bars of some weeks: the first of them cannot be judged by it."""
+    days = calendars["KR"].between(date(2024, 2, 28), date(2024, 5, 3))
+    closes = [1000.0 if day < date(2024, 3, 4) else 2000.0 for day in days]
+    collect(spark, lake, settings, calendars, walk("F1", days[:-1], closes[:-1]))
+    before = {d: f for d, f in stored(lake, "date", "flags") if f}
+    assert before == {date(2024, 3, 4): ["jump"]}
+    assert (days[-1] - date(2024, 3, 4)).days == 60
+    collect(spark, lake, settings, calendars, walk("F1", days[-1:], closes[-1:]))
+    assert {d: f for d, f in stored(lake, "date", "flags") if f} == before
+
+
+def test_a_correction_takes_nothing_back_that_it_does_not_have(spark, lake, settings, calendars):
+    first = bar("V1", "2024-03-05", 1000, value=5e6, reference=990.0, market="KOSDAQ", provisional=True)
+    collect(spark, lake, settings, calendars, [first])
+    source = ListSource([bar("V1", "2024-03-05", 1010)], name="other")
+    source.todays_market = True  # the share has moved since
+    collect_prices(spark, lake, source, Request(), settings, calendars)
+    assert stored(lake, "close", "value", "reference", "market", "provisional") == [
+        (1010.0, 5e6, 990.0, "KOSDAQ", False)
+    ]
+    assert collect_prices(spark, lake, source, Request(), settings, calendars).rows_out == 0
+
+
 def report(lake):
     return quality_report(lake.read("prices"), lake.read("actions"), lake.read("symbols"), LIMITS).collect()
 
@@ -285,15 +361,16 @@ def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings
 
 
 def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):
-    def run(rows, whole=False, today=date(2025, 1, 2)):
+    def run(rows, whole=False, today=None):
+        today = today or days(2025, 1, 2)
         return collect_symbols(spark, lake, ListSource(symbols=rows, whole_listing=whole), Request(), today)
 
     run([share("M1"), share("M2")])
     assert run([share("M1"), share("M2")]).rows_out == 0
     assert run([share("M1", "2024-05-02", market="KOSDAQ"), share("M2", "2024-05-02")]).rows_out == 1
-    assert run([share("M1", "2024-06-03", market="KOSDAQ")], whole=True, today=date(2024, 6, 3)).rows_out == 0
-    assert run([share("M2", "2024-06-03")], whole=True, today=date(2024, 6, 4)).rows_out == 0  # KOSDAQ was not asked
-    run([share("M3", "2024-06-03")], whole=True, today=date(2024, 6, 4))
+    assert run([share("M1", "2024-06-03", market="KOSDAQ")], whole=True, today=days(2024, 6, 3)).rows_out == 0
+    assert run([share("M2", "2024-06-03")], whole=True, today=days(2024, 6, 4)).rows_out == 0  # KOSDAQ was not asked
+    run([share("M3", "2024-06-03")], whole=True, today=days(2024, 6, 4))
     rows = lake.read("symbols").orderBy("symbol", "valid_from").collect()
     assert [(r["symbol"], str(r["valid_from"]), r["market"], r["active"]) for r in rows] == [
         ("M1", "2020-01-02", "KOSPI", True),
@@ -302,6 +379,36 @@ def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):
         ("M2", "2024-06-04", "KOSPI", False),
         ("M3", "2024-06-03", "KOSPI", True),
     ]
+
+
+def test_a_listing_holds_from_the_day_it_is_where_the_share_trades(spark, lake):
+    """In the evening of New York it is the next day in Seoul already."""
+    today = {"KR": date(2026, 11, 6), "US": date(2026, 11, 5)}
+    rows = [share(s, market=m, country=c) | {"valid_from": None} for s, m, c in LISTED]
+    for listed in (rows, [rows[0], rows[2]]):
+        collect_symbols(spark, lake, ListSource(symbols=listed, whole_listing=True), Request(), today)
+        today = {c: day.replace(day=day.day + 1) for c, day in today.items()}
+    found = {(r["symbol"], str(r["valid_from"]), r["active"]) for r in lake.read("symbols").collect()}
+    assert found == {
+        ("L1", "2026-11-06", True), ("L2", "2026-11-06", True), ("L2", "2026-11-07", False),
+        ("U1", "2026-11-05", True), ("U2", "2026-11-05", True), ("U2", "2026-11-06", False),
+    }  # fmt: skip
+
+
+def test_a_share_that_falls_below_the_floor_stays_until_it_leaves_the_exchange(spark, lake):
+    def run(day, **caps):
+        source = ListSource(symbols=[share(s, f"2024-03-{day:02}", market_cap=c) for s, c in caps.items()])
+        source.whole_listing = source.partial = True
+        source.floor = 1e8
+        collect_symbols(spark, lake, source, Request(), days(2024, 3, day))
+        rows = lake.read("symbols").orderBy("valid_from").collect()
+        return {r["symbol"]: (r["market_cap"], r["active"]) for r in rows}
+
+    assert run(4, N1=2e8, N2=2e8, N3=5e7, N4=None) == {"N1": (2e8, True), "N2": (2e8, True)}
+    fell = run(5, N1=9e7, N2=None, N3=5e7, N4=None)
+    assert fell == {"N1": (9e7, True), "N2": (2e8, True)}
+    assert run(6, N2=2e8, N3=3e8) == {"N1": (9e7, False), "N2": (2e8, True), "N3": (3e8, True)}
+    assert run(7, N1=9e7, N2=2e8, N3=3e8)["N1"] == (9e7, False)  # it would come back as any other share
 
 
 def test_a_batch_of_many_sessions_is_laid_out_by_date(spark, lake, settings, calendars):

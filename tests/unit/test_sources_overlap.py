@@ -58,6 +58,24 @@ def test_a_split_that_is_announced_and_not_applied_yet():
     assert verdict.basis == {d: EX - timedelta(days=1) for d in DAYS[:15]}
 
 
+@pytest.mark.parametrize("evening", range(15, 20))
+@pytest.mark.parametrize("window", [4, 20])
+def test_a_split_that_is_applied_only_days_after_it_was_believed(evening, window):
+    """On the evenings after the first the lake believes it, and has the older bars as of the eve."""
+    eve = EX - timedelta(days=1)
+    traded = [*flat(100, 15), *[c / 4 for c in flat(100, 5)]]
+    stored = [*bars(traded[:15], eve), *bars(traded[15:evening], DAYS[evening - 1], DAYS[15:evening])]
+    stored += bars(traded[15:16], EX, [EX]) if evening == 15 else []  # a run that was killed asks the same again
+    answered = bars(traded[: evening + 1], DAYS[evening])[-window:]
+    verdict = judge_answer(stored, answered, [split(EX)], [split(EX)])
+    assert (verdict.rewritten, verdict.whole, verdict.refuse_all, verdict.actions) == (None, False, "", [])
+    assert verdict.basis == {bar["date"]: eve for bar in answered if bar["date"] < EX}
+    applied = bars([c / 4 for c in flat(100)][: evening + 1], DAYS[evening])[-window:]
+    applied[-len(traded[15 : evening + 1]) :] = answered[-len(traded[15 : evening + 1]) :]
+    verdict = judge_answer(stored, applied, [split(EX)], [split(EX)])
+    assert (verdict.rewritten, verdict.whole, verdict.refuse_all, verdict.basis) == (None, False, "", {})
+
+
 def test_a_split_that_the_prices_do_not_know():
     verdict = judge_answer(STORED, bars(flat(100), DAYS[19]), [split(EX)], [])
     assert not verdict.actions[0]["confirmed"] and "do not show it" in verdict.actions[0]["evidence"]

@@ -3,7 +3,7 @@
 KRX quotes each bar's change against its reference price. Where the reference is not the previous close, something
 happened overnight: factor = reference / previous close (Samsung 2018-05-04: 53,000 = 2,650,000 / 50). After a
 reduction the reference can be the opening auction, so the change in listed shares decides; what it does not
-confirm stays unconfirmed.
+confirm stays unconfirmed, and is judged again with every run that sees the bar.
 """
 
 from __future__ import annotations
@@ -15,53 +15,79 @@ from sise.ticks import tick_column
 
 __all__ = ["SHARES_TOLERANCE", "actions_from_reference", "with_share_change"]
 
+# How the evidence of what is said here begins.
+_REFERENCE = "reference "
+
 # Listed shares after a split rarely match the factor to the share (fractions are paid out).
 SHARES_TOLERANCE = 0.05
 _DAYS_APART = 10
 
 
-def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame) -> DataFrame:
-    """Rows of sources.base.ACTIONS for reference prices that no action in ``known`` explains.
+def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame, sessions: DataFrame) -> DataFrame:
+    """Rows of sources.base.ACTIONS for reference prices that no action in ``known`` explains, with ``takes_back``:
+    whether the ``unknown`` action that was said of this day before is to go. ``kind`` is null in a row that only
+    takes back.
 
     ``bars``: prices of each share in a row, unadjusted ones only (``basis`` = ``date``) carry a usable reference.
+    It is the close of the session before, so nothing is said across a hole in the bars, nor where the bar before has
+    later actions in it already. ``sessions``: columns.numbered_sessions.
     """
     order = Window.partitionBy("symbol", "country").orderBy("date")
-    rows = (
-        bars.withColumn("_previous", F.lag("close").over(order))
-        .where(F.col("reference").isNotNull() & F.col("_previous").isNotNull() & (F.col("basis") == F.col("date")))
-        # within one tick it is the exchange's own rounding
-        .where(F.abs(F.col("reference") - F.col("_previous")) > tick_column(F.col("country"), F.col("_previous")))
-        .withColumn("factor", F.col("reference") / F.col("_previous"))
+    rows = bars.join(F.broadcast(sessions), on=["country", "date"], how="inner")
+    rows = rows.withColumn("_before", F.lag(F.struct("close", "basis", "n")).over(order))
+    rows = rows.withColumn("_previous", F.col("_before.close")).where(
+        F.col("reference").isNotNull()
+        & (F.col("basis") == F.col("date"))
+        & (F.col("_before.n") == F.col("n") - 1)
+        & (F.col("_before.basis") < F.col("date"))
     )
     on = ["country", "symbol", "date"]
     told = known.where(F.col("kind") != "dividend").withColumnRenamed("ex_date", "date")
-    explained = told.where(F.col("factor").isNotNull()).select(*on).distinct()
-    # What a source announced without a factor, which the reference price then gives.
-    announced = told.where(F.col("factor").isNull()).groupBy(*on).agg(F.min("kind").alias("_announced"))
-    rows = rows.join(explained, on=on, how="left_anti").join(announced, on=on, how="left")
+    told = told.withColumn(
+        "_open", ~F.col("confirmed") & F.coalesce(F.col("evidence"), F.lit("")).startswith(_REFERENCE)
+    )
+    said = told.groupBy(*on).agg(
+        F.bool_or(F.col("factor").isNotNull() & ~F.col("_open")).alias("_explained"),
+        # What a source announced without a factor, which the reference price then gives.
+        F.min(F.when((F.col("factor").isNull() | F.col("_open")) & (F.col("kind") != "unknown"), F.col("kind"))).alias(
+            "_announced"
+        ),
+        F.bool_or(F.col("_open") & (F.col("kind") == "unknown")).alias("_guessed"),
+    )
+    rows = rows.join(F.broadcast(said), on=on, how="left").withColumn("factor", F.col("reference") / F.col("_previous"))
+    # within one tick it is the exchange's own rounding
+    moved = F.abs(F.col("reference") - F.col("_previous")) > tick_column(F.col("country"), F.col("_previous"))
+    guessed = F.coalesce("_guessed", F.lit(False))
+    rows = rows.withColumn("_found", moved & ~F.coalesce("_explained", F.lit(False))).where(F.col("_found") | guessed)
     rows = with_share_change(rows, symbols)
-    by_shares = F.abs(F.col("shares_change") * F.col("factor") - 1) <= SHARES_TOLERANCE
+    # A share count moves a little for many reasons: it explains a factor only if it leaves less than half of it.
+    left = F.abs(F.col("shares_change") * F.col("factor") - 1)
+    by_shares = left <= F.least(F.lit(SHARES_TOLERANCE), F.abs(F.col("factor") - 1) / 2)
     by_source = F.col("_announced").isNotNull() & (F.col("_announced") != "reduction")
     confirmed = F.coalesce(by_shares, F.lit(False)) | by_source
+    kind = (
+        F.when(~F.col("_found"), F.lit(None))
+        .when(F.col("_announced").isNotNull(), F.col("_announced"))
+        .when(~confirmed, F.lit("unknown"))
+        .when(F.col("factor") < 1, F.lit("split"))
+        .otherwise(F.lit("reduction"))
+    )
     return rows.select(
         "country",
         "symbol",
         F.col("date").alias("ex_date"),
-        F.when(F.col("_announced").isNotNull(), F.col("_announced"))
-        .when(~confirmed, F.lit("unknown"))
-        .when(F.col("factor") < 1, F.lit("split"))
-        .otherwise(F.lit("reduction"))
-        .alias("kind"),
+        kind.alias("kind"),
         "factor",
         F.lit(None).cast("double").alias("amount"),
         F.lit(None).cast("boolean").alias("applied_by_source"),
         confirmed.alias("confirmed"),
         F.format_string(
-            "reference %.4f after close %.4f; listed shares × %s",
+            _REFERENCE + "%.4f after close %.4f; listed shares × %s",
             F.col("reference"),
             F.col("_previous"),
             F.coalesce(F.round("shares_change", 4).cast("string"), F.lit("unknown")),
         ).alias("evidence"),
+        (guessed & (F.coalesce(kind, F.lit("")) != "unknown")).alias("takes_back"),
     )
 
 

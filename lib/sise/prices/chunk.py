@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from sise.calendars import MARKETS
 from sise.lake import Lake
 from sise.prices.overlap import Verdict, judge_answer
 from sise.prices.withdrawn import withdrawn
@@ -36,6 +37,7 @@ class Chunk:
     doubted: dict[str, str] = field(default_factory=dict)
     noted: dict[str, str] = field(default_factory=dict)
     whole_listing: bool = False
+    todays_market: bool = False
 
     def bars(self, spark: SparkSession, request: Request) -> DataFrame:
         # by way of pandas an integer column with nulls would become floats: from Arrow it stays what it is
@@ -51,12 +53,15 @@ class Chunk:
         return spark.createDataFrame(self.index_rows, INDICES)
 
 
-def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool) -> Chunk:
-    """The answers as one source. ``rebased``: the vendor rewrites its history: it is compared with the stored one."""
+def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool, todays_market: bool = False) -> Chunk:
+    """The answers as one source. ``rebased``: the vendor rewrites its history: it is compared with the stored one.
+    ``todays_market``: a bar came with the market that its share has today, and gets the one of its own day."""
     table = _latest(kept)
+    if todays_market:
+        table = _dated_markets(lake, table)
     actions = _last({(a["country"], a["symbol"], a["ex_date"], a["kind"]): a for k in kept for a in k.actions})
     indices = _last({(i["index"], i["date"]): i for k in kept for i in k.indices})
-    chunk = Chunk(source, table, actions, indices)
+    chunk = Chunk(source, table, actions, indices, todays_market=todays_market)
     gone = _withdrawn(lake, chunk, kept)
     _keep_factors(lake, chunk)
     chunk.action_rows += gone
@@ -116,6 +121,30 @@ def _latest(kept: Sequence[Kept]) -> pa.Table:
             pa.array((frame["_answer"] == frame.groupby(key, dropna=False)["_answer"].transform("max")).to_numpy())
         )
     return table.drop_columns(["_answer"])
+
+
+def _dated_markets(lake: Lake, table: pa.Table) -> pa.Table:
+    """The market of each bar as its share's listing was on the day; before the first listing, that one's."""
+    countries = pc.unique(table["country"]).to_pylist()
+    if not any(list(MARKETS.values()).count(country) > 1 for country in countries):
+        return table
+    rows = (
+        lake.read("symbols")
+        .groupBy("country", "symbol")
+        .agg(
+            F.count_distinct("market").alias("n"),
+            F.sort_array(F.collect_list(F.struct("valid_from", "market"))).alias("at"),
+        )
+    )
+    moved = {(r["country"], r["symbol"]): r["at"] for r in rows.where("n > 1").collect()}
+    markets = table["market"].to_pylist()
+    for n, share in enumerate(zip(table["country"].to_pylist(), table["symbol"].to_pylist(), strict=True)):
+        if listings := moved.get(share):
+            day = table["date"][n].as_py()
+            then = [row["market"] for row in listings if day is None or row["valid_from"] <= day]
+            markets[n] = then[-1] if then else listings[0]["market"]
+    at = table.schema.get_field_index("market")
+    return table.set_column(at, BAR_SCHEMA.field("market"), pa.array(markets, BAR_SCHEMA.field("market").type))
 
 
 def _judge(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> None:

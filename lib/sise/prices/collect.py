@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import COUNTRIES, Calendar
-from sise.errors import InputError
+from sise.columns import numbered_sessions, stamped
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
@@ -21,99 +21,16 @@ from sise.settings import Settings
 from sise.sources.base import Request, Source
 from sise.ticks import tick_column
 
-__all__ = ["collect_prices", "collect_symbols", "select_corrections", "today_of"]
+__all__ = ["collect_prices", "select_corrections", "today_of"]
 
 _PRICES = ("open", "high", "low", "close")
 # A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
 _RECENT_DAYS = 60
 _FLOAT = 1e-6
-# A listing of fewer shares may change by any part.
-_ENOUGH = 50
 
 
 def today_of(settings: Settings, calendars: Mapping[str, Calendar]) -> dict[str, date]:
     return {country: settings.today or calendars[country].today() for country in COUNTRIES}
-
-
-def collect_symbols(spark: SparkSession, lake: Lake, source: Source, request: Request, today: date) -> Outcome:
-    """Merges a source's listing into ``symbols``: a row for each change, none where nothing changed."""
-    with Hold() as hold:
-        with described(spark, f"symbols: read {source.name}"):
-            rows = source.symbols(spark, request)
-            rows = hold(rows.withColumn("valid_from", F.coalesce("valid_from", F.lit(today))))
-            count = rows.count()
-        known = lake.read("symbols")
-        if getattr(source, "partial", False):
-            rows = hold(_with_known(rows, known))
-        new = _select_changes(rows, known)
-        if source.whole_listing:
-            gone = hold(_select_gone(rows, known, today))
-            _believe(gone, known, getattr(source, "shrink_limit", 1.0), source.name)
-            new = new.unionByName(gone)
-        with described(spark, "symbols: merge changes"):
-            written = lake.merge("symbols", hold(_stamped(new, source.name)))
-            active = lake.read("symbols").select("country", "symbol").distinct().count()
-    outcome = Outcome(rows_in=count, rows_out=written.changed, details={"symbols": active})
-    outcome.say(f"{count} rows from {source.name}: {written.inserted} changes stored, {active} shares known")
-    return outcome
-
-
-_SYMBOL_VALUES = (
-    "name",
-    "market",
-    "market_cap",
-    "listed_shares",
-    "is_etf",
-    "is_warning",
-    "is_administration",
-    "is_halted",
-    "active",
-)
-
-
-def _select_changes(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """Of ``rows``, those that say something other than the row before them, stored or new."""
-    share = Window.partitionBy("country", "symbol").orderBy("valid_from", "_stored")
-    content = F.struct(*_SYMBOL_VALUES)
-    both = rows.withColumn("_stored", F.lit(1)).unionByName(known.select(*rows.columns).withColumn("_stored", F.lit(0)))
-    before = F.lag(content).over(share)
-    return (
-        both.withColumn("_same", F.coalesce(before == content, F.lit(False)) | before.eqNullSafe(content))
-        .where((F.col("_stored") == 1) & ~F.col("_same"))
-        .drop("_stored", "_same")
-    )
-
-
-def _select_gone(rows: DataFrame, known: DataFrame, today: date) -> DataFrame:
-    """A closing row for each active share that a whole listing no longer names."""
-    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
-    last = known.withColumn("_last", F.row_number().over(share)).where("_last = 1 AND active")
-    last = last.join(rows.select("market").distinct(), on="market", how="left_semi")
-    gone = last.join(rows.select("country", "symbol").distinct(), on=["country", "symbol"], how="left_anti")
-    return gone.withColumn("valid_from", F.lit(today)).withColumn("active", F.lit(False)).select(*rows.columns)
-
-
-def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back."""
-    filled = ("market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted")
-    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
-    last = known.withColumn("_n", F.row_number().over(share)).where("_n = 1")
-    last = last.select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
-    joined = rows.join(last, on=["country", "symbol"], how="left")
-    return joined.withColumns({c: F.coalesce(c, f"_{c}") for c in filled}).select(*rows.columns)
-
-
-def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:
-    """Raises InputError where a listing lost so much of a market that it rather broke off."""
-    share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
-    active = known.withColumn("_n", F.row_number().over(share)).where("_n = 1 AND active")
-    counts = {r["market"]: r["count"] for r in active.groupBy("market").count().collect()}
-    for row in gone.groupBy("market").count().collect():
-        if (there := counts[row["market"]]) >= _ENOUGH and row["count"] > limit * there:
-            raise InputError(
-                f"{source}'s listing of {row['market']} lacks {row['count']} of the {there} shares known: it is not "
-                "believed; run again later, or raise SISE_SHRINK_LIMIT if they have left indeed"
-            )
 
 
 def collect_prices(
@@ -149,14 +66,14 @@ def collect_prices(
                 reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
                 outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
         with described(spark, "actions: merge what the source announced"):
-            announced = hold(_stamped(source.actions(spark, request), source.name))
+            announced = hold(stamped(source.actions(spark, request), source.name))
             actions_new = lake.merge("actions", announced).changed
         with described(spark, "indices: merge"):
-            index_rows = lake.merge("indices", hold(_stamped(source.indices(spark, request), source.name))).changed
+            index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
         if low is not None:
             good = checked.where("reason IS NULL").drop("reason", "problem")
             actions_new += _merge_prices(
-                spark, lake, good, low, high, source.name, settings, outcome, hold, references=references > 0
+                spark, lake, good, low, high, source, settings, outcome, hold, calendars, references=references > 0
             )
             outcome.details["sessions"] = {"first": low, "last": high}
             if coverage:
@@ -174,20 +91,17 @@ def _if_good(column: str):  # type: ignore[no-untyped-def]
     return F.when(F.col("reason").isNull(), F.col(column))
 
 
-def _stamped(rows: DataFrame, source: str) -> DataFrame:
-    return rows.withColumn("source", F.lit(source)).withColumn("collected_at", F.current_timestamp())
-
-
 def _merge_prices(
     spark: SparkSession,
     lake: Lake,
     good: DataFrame,
     low: date,
     high: date,
-    source: str,
+    source: Source,
     settings: Settings,
     outcome: Outcome,
     hold: Hold,
+    calendars: Mapping[str, Calendar],
     *,
     references: bool,
 ) -> int:
@@ -195,14 +109,14 @@ def _merge_prices(
 
     ``references``: whether new bars have reference prices."""
     now = F.current_timestamp()
-    new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source))
+    new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source.name))
     new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
     old = _select_neighbours(lake.read("prices"), new, low, hold)
     if old is not None:
         # a new bar may be the one before a stored bar that has one
         references = references or not old.where("reference IS NOT NULL").isEmpty()
         old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
-        new = select_corrections(new, old, lake.read("actions"))
+        new = select_corrections(new, old, lake.read("actions"), keep_market=getattr(source, "todays_market", False))
         old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
         rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(
             old.withColumnRenamed("flags", "_flags"), True
@@ -212,8 +126,11 @@ def _merge_prices(
     found_count = 0
     if references:
         with described(spark, "actions: look for reference prices that nothing explains"):
-            found = hold(_stamped(actions_from_reference(rows, lake.read("symbols"), lake.read("actions")), source))
-            found_count = lake.merge("actions", found).inserted
+            sessions = numbered_sessions(spark, calendars, low - timedelta(days=_RECENT_DAYS), date.max)
+            judged = hold(actions_from_reference(rows, lake.read("symbols"), lake.read("actions"), sessions))
+            found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back"), source.name)
+            gone = judged.where("takes_back").withColumn("kind", F.lit("unknown"))
+            found_count = lake.merge("actions", found, deletes=gone).inserted
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
     changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
@@ -247,8 +164,9 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold)
     return recent.unionByName(last)
 
 
-def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> DataFrame:
-    """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis.
+def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame, *, keep_market: bool = False) -> DataFrame:
+    """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis. What
+    a bar leaves out (value, reference; with ``keep_market`` its market, too) stays as it is stored.
 
     Two bars of the same basis must agree to the letter, and so must (but for a float's last digits) two of one source
     between whose bases nothing happened. Else both are brought to the later basis and may differ by the vendors'
@@ -273,6 +191,11 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame) -> Da
     equal &= F.when(same_basis | unmoved, F.col("volume") == F.col("_volume")).otherwise(volume)
     for column in ("value", "reference"):  # a source that does not give them takes nothing back
         equal &= F.col(column).isNull() | F.col(column).eqNullSafe(F.col(f"_{column}"))
-    equal &= (F.col("provisional") == F.col("_provisional")) & (F.col("market") == F.col("_market"))
+    equal &= (F.col("provisional") == F.col("_provisional")) & (
+        F.lit(keep_market) | (F.col("market") == F.col("_market"))
+    )
     known = F.col("_close").isNotNull()
-    return rows.where(~known | ~equal).select(*new.columns)
+    kept = {"value": F.coalesce("value", "_value"), "reference": F.coalesce("reference", F.col("_reference") / ratio)}
+    if keep_market:
+        kept["market"] = F.coalesce("_market", "market")
+    return rows.where(~known | ~equal).withColumns(kept).select(*new.columns)

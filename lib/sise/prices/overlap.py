@@ -59,26 +59,28 @@ def judge_answer(
     known = [a for a in known if a.get("factor") and a["kind"] != "dividend"]
     dated = {(a["ex_date"], a["kind"]): a for a in known}
     verdict = Verdict()
-    splits, settled = [], []
+    splits, settled = [], []  # not judged yet; judged before, and believed
     newest = max((bar["basis"] for bar in stored), default=None)
     for action in map(dict, actions):
         if not action.get("factor") or action["kind"] == "dividend":
             verdict.actions.append(action)
         elif (action["ex_date"], action["kind"]) in dated and newest is not None and action["ex_date"] <= newest:
-            settled.append(dated[action["ex_date"], action["kind"]])  # judged before; the lake's word stays
+            if (word := dated[action["ex_date"], action["kind"]])["confirmed"]:
+                settled.append(dict(word))  # the lake's word stays, but the vendor may not have applied it yet
         else:
             splits.append(action)
     doubles = _doubles(splits, [a for a in known if a["confirmed"]])
     before = {bar["date"]: bar for bar in stored if bar["volume"] > 0 and bar["close"] > 0}
     overlap = [(before[b["date"]], b) for b in answered if b["date"] in before and b["volume"] > 0 and b["close"] > 0]
-    confirmed = [a for a in known if a["confirmed"] and (a["ex_date"], a["kind"]) not in {_id(s) for s in splits}]
+    answers = {_id(split) for split in (*splits, *settled)}
+    confirmed = [a for a in known if a["confirmed"] and _id(a) not in answers]
     if overlap:
-        _compare(overlap, splits, doubles, confirmed, stored, answered, asked_from, verdict)
+        _compare(overlap, splits, settled, doubles, confirmed, stored, answered, asked_from, verdict)
     else:
         for split in (s for s in splits if _id(s) in doubles):
             _doubt(split, doubles[_id(split)], verdict)
     if not verdict.refuse_all:
-        _look_inside(answered, [s for s in splits if s["confirmed"]], verdict)
+        _look_inside(answered, [s for s in (*splits, *settled) if s["confirmed"]], verdict)
     verdict.actions += splits
     return verdict
 
@@ -124,6 +126,7 @@ def _expected(old: Bar, new: Bar, events: Iterable[Mapping[str, Any]]) -> float:
 def _compare(
     overlap: Sequence[tuple[Bar, Bar]],
     splits: list[dict[str, Any]],
+    settled: list[dict[str, Any]],
     doubles: Mapping[tuple[date, str], str],
     known: Sequence[Mapping[str, Any]],
     stored: Sequence[Bar],
@@ -134,10 +137,16 @@ def _compare(
     def off(events: Sequence[Mapping[str, Any]]) -> list[float]:
         return [new["close"] / old["close"] / _expected(old, new, events) for old, new in overlap]
 
-    believed = [s for s in splits if _id(s) not in doubles]
-    smaller = range(len(splits) - 1, -1, -1) if len(splits) <= _MOST_SPLITS else ()
-    for some in chain([tuple(believed)], *(combinations(splits, size) for size in smaller)):
+    believed = [*settled, *(s for s in splits if _id(s) not in doubles)]
+    all_ = [*settled, *splits]
+    smaller = range(len(all_) - 1, -1, -1) if len(all_) <= _MOST_SPLITS else ()
+    for some in chain([tuple(believed)], *(combinations(all_, size) for size in smaller)):
         if _mostly_one(off([*known, *some])):
+            late = [s for s in settled if s not in some]
+            if not all(_shows(split, answered) for split in late):
+                continue  # it is believed, and these prices do not show it at all
+            for split in late:
+                _leave_unapplied(split, answered, verdict)
             for split in (s for s in splits if s not in some):
                 if any(_twins(split, other) for other in some):
                     _doubt(split, doubles.get(_id(split), "the same split as another, served twice"), verdict)
@@ -180,10 +189,15 @@ def _jump(answered: Sequence[Bar], day: date) -> float | None:
     return later[0]["close"] / earlier[-1]["close"] if earlier and later else None
 
 
-def _leave_unapplied(split: Mapping[str, Any], answered: Sequence[Bar], verdict: Verdict) -> bool:
-    """The split shows as a jump: it is real, and the vendor's older prices are from before it. Their basis says so."""
+def _shows(split: Mapping[str, Any], answered: Sequence[Bar]) -> bool:
+    """Whether the answer's prices jump at the split, by its factor."""
     jump = _jump(answered, split["ex_date"])
-    if jump is None or abs(log(split["factor"])) < _SMALL or abs(log(jump / split["factor"])) > _NEAR:
+    return jump is not None and abs(log(split["factor"])) >= _SMALL and abs(log(jump / split["factor"])) <= _NEAR
+
+
+def _leave_unapplied(split: Mapping[str, Any], answered: Sequence[Bar], verdict: Verdict) -> bool:
+    """A split that shows as a jump is real, and the vendor's older prices are from before it. Their basis says so."""
+    if not _shows(split, answered):
         return False
     eve = split["ex_date"] - timedelta(days=1)
     for bar in answered:

@@ -162,7 +162,8 @@ def rejected_rows(checked: DataFrame, source: str) -> DataFrame:
 
 def with_flags(bars: DataFrame, actions: DataFrame, limits: Mapping[str, float]) -> DataFrame:
     """Sets ``flags`` on rows of prices, from traded bar to traded bar. ``limits``: the largest move of a session
-    per country, as a fraction. ``rounded`` must be a column; it becomes a flag."""
+    per country, as a fraction. ``rounded`` must be a column; it becomes a flag. Where ``bars`` begins within a
+    share's history its first traded bar cannot be judged: it keeps ``_flags``, what is stored (null: nothing is)."""
     traded = F.col("volume") > 0
     limit = by_country(limits, "double")
     # Prices are brought to one basis first, so that an explained split is no jump. Traded bars are a partition of
@@ -204,6 +205,7 @@ def with_flags(bars: DataFrame, actions: DataFrame, limits: Mapping[str, float])
             F.when(unconfirmed & traded, F.lit("unconfirmed_action")),
         )
     )
+    flags = F.when(traded & F.col("_before").isNull(), F.coalesce("_flags", flags)).otherwise(flags)
     return rows.withColumn("flags", flags).drop(
         "adjustment", "rounded", "_traded", "_close", "_before", "_day_before", "_after", "_unconfirmed"
     )

@@ -51,7 +51,9 @@ class Request:
 
 class Source(Protocol):
     """``name`` goes into the tables; ``whole_listing`` says that symbols() names every share of its markets,
-    so that one it no longer names has left the exchange."""
+    so that one it no longer names has left the exchange. Where a source has them: ``partial`` (what its listing
+    leaves null is not known, not gone), ``floor`` (the market cap from which it takes shares up), ``todays_market``
+    (a bar's market may be one that the share had later)."""
 
     name: str
     whole_listing: bool

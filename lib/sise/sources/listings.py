@@ -149,18 +149,23 @@ def _whole(text: Any) -> int | None:
 
 
 class NasdaqListing(_Listing):
-    """Common shares of the directory that the screener has with a market cap of SISE_MIN_CAP_USD or more."""
+    """Common shares of the directory, their market caps from the screener. A cap below ``floor`` (SISE_MIN_CAP_USD),
+    or none, takes no share up; one that was taken up stays until it leaves the directory: what fell must not
+    vanish, or every figure about past signals would look better than it was."""
 
     name = "yahoo"
 
+    def __init__(self, settings: SourceSettings):
+        super().__init__(settings)
+        self.floor = settings.min_cap_usd
+
     def rows(self) -> list[dict[str, Any]]:
         directory = read_directory(self.settings)
-        caps = self._screen()
+        quotes = self._screen()
         rows = []
         for symbol, (name, status) in directory.items():
-            if (quote := caps.get(yahoo_symbol("NASDAQ", symbol))) is None:
-                continue
-            shares = quote.get("sharesOutstanding")
+            quote = quotes.get(yahoo_symbol("NASDAQ", symbol), {})
+            cap, shares = quote.get("marketCap"), quote.get("sharesOutstanding")
             rows.append(
                 {
                     "country": "US",
@@ -168,7 +173,7 @@ class NasdaqListing(_Listing):
                     "valid_from": None,
                     "name": name,
                     "market": "NASDAQ",
-                    "market_cap": float(quote["marketCap"]),
+                    "market_cap": float(cap) if cap else None,
                     "listed_shares": int(shares) if shares else None,
                     "is_etf": False,
                     "is_warning": status not in {"", "N"},
@@ -195,12 +200,9 @@ class NasdaqListing(_Listing):
                 quotes, total = page.get("quotes") or [], int(page.get("total") or 0)
                 if not quotes and offset < total:
                     raise Failed(f"Yahoo's screener ends at {offset} of {total} shares")
-                for quote in quotes:
-                    cap = quote.get("marketCap")
-                    if cap and cap >= self.settings.min_cap_usd:
-                        found[quote["symbol"]] = quote
+                found |= {quote["symbol"]: quote for quote in quotes}
                 caps = [q["marketCap"] for q in quotes if q.get("marketCap")]
-                small = bool(caps) and max(caps) < self.settings.min_cap_usd
+                small = bool(caps) and max(caps) < self.floor
                 offset += len(quotes)
         except (KeyError, TypeError, ValueError) as problem:
             raise Failed(f"Yahoo's screener answers in another form than known ({problem!r})") from problem

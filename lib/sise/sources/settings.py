@@ -100,7 +100,7 @@ class SourceSettings(Settings):
     history_years: float = _setting("SISE_HISTORY_YEARS", 4.0, _positive, "how much history a new share gets, years")
     yahoo_workers: int = _setting("SISE_YAHOO_WORKERS", 10, _at_least_one, "how many requests to Yahoo are under way")
     min_cap_usd: float = _setting(
-        "SISE_MIN_CAP_USD", 1e8, _positive, "NASDAQ: shares of a smaller market cap are left out"
+        "SISE_MIN_CAP_USD", 1e8, _positive, "NASDAQ: a share of a smaller market cap is not taken up"
     )
     shrink_limit: float = _setting(
         "SISE_SHRINK_LIMIT", 0.2, _fraction, "a listing that lost more of a market's shares than this is not believed"
