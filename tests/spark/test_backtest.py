@@ -72,6 +72,12 @@ def test_every_day_has_what_was_true_on_it(lake, registry, settings, calendars, 
         for at, day in enumerate(days)
     ]
     rows += [row("J", day, price={"flags": ["jump"]} if at == 2 else {}) for at, day in enumerate(days)]
+    # H: halted after its jump, without trade on a day and without a bar on the next two
+    rows += [
+        row("H", day, price={"flags": ["jump"]} if at == 1 else {})
+        for at, day in enumerate(days)
+        if at not in (2, 3, 4)
+    ]
     rows += [row("L", day) for day in days]
     symbols = [
         share("A", market_cap=1e12),
@@ -81,6 +87,7 @@ def test_every_day_has_what_was_true_on_it(lake, registry, settings, calendars, 
         share("L", days[-1] + timedelta(60), name="Later", market_cap=1e13, is_warning=True),
         share("S", market_cap=None, listed_shares=1_000),
         share("S", days[4], market_cap=None, listed_shares=5_000),
+        share("H"),
     ]
     fill(lake, rows, symbols, [action("S", str(days[4]), 0.2)])
     known = replace(settings, suppress_bars=3, krw_per_usd=FxRates.parse(f"2020-01-01=1000,{days[6]}=2000"))
@@ -99,6 +106,8 @@ def test_every_day_has_what_was_true_on_it(lake, registry, settings, calendars, 
     assert [r["high"] for r in s] == [pytest.approx(2_100.0)] * COUNT, "on the indicators' basis"
     assert [r["market_cap_usd"] for r in s][5:7] == [1e4, 5e3]
     assert [bool(found["J", day]["suspect"]) for day in days] == [False, False, True, True, True, False, False, False]
+    halted = [(found["H", day]["suspect"] or False) if ("H", day) in found else None for day in days]
+    assert halted == [False, True, None, None, None, True, True, False], "its last three bars, not sessions"
     for at in (3, 6):
         alone = session_shares(lake, registry, known, {"KR": days[at]}, calendars)
         for r in alone.collect():

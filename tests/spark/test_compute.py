@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from datetime import date
+from datetime import UTC, date, timedelta
 
 import numpy as np
 import pytest
@@ -234,6 +234,31 @@ def test_a_bar_that_comes_on_an_ex_date_at_its_basis_is_not_rebased_again(
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     for name in ("indicators", "indicator_state", "live_state"):
         assert_same(table(lake, name), table(other, name))
+
+
+def test_a_session_that_the_calendar_takes_back_or_moves(spark, lake, registry, calendars, days):
+    """Nobody has new bars then: the ticks of the session that is next all the same have to find their state."""
+    rows = [r for r in market(days, 100) if r["symbol"] in ("A1", "A2")]
+    load(lake, rows, [action("A1", str(days[101]), 0.5)])
+    compute_indicators(spark, lake, registry, calendars)
+    kr = calendars["KR"]
+
+    def told():
+        rows = lake.read("live_state").orderBy("symbol").collect()
+        return [(r["valid_session"], r["rebased_by"]) for r in rows], rows[0]["session_open"].astimezone(UTC)
+
+    assert told() == ([(days[100], 1.0)] * 2, kr.hours(days[100])[0])
+    closed = dataclasses.replace(kr, days=tuple(day for day in kr.days if day != days[100]))
+    late = dataclasses.replace(kr, odd_hours={days[100]: tuple(at + timedelta(hours=1) for at in kr.hours(days[100]))})
+    for there, expected in (
+        (closed, ([(days[101], 0.5), (days[101], 1.0)], kr.hours(days[101])[0])),  # before which A1's split falls due
+        (late, ([(days[100], 1.0)] * 2, late.hours(days[100])[0])),
+    ):
+        compute_indicators(spark, lake, registry, calendars | {"KR": there})
+        assert told() == expected
+        version = lake.version("live_state")
+        compute_indicators(spark, lake, registry, calendars | {"KR": there})
+        assert lake.version("live_state") == version
 
 
 def test_prices_made_anew_are_not_taken_for_the_old_ones(spark, lake, registry, calendars, days):

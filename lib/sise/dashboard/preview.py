@@ -22,12 +22,12 @@ from sise.errors import InputError
 from sise.prices.factors import factors_of
 from sise.settings import Settings
 from sise.watchlists.rules import NOT_OWN, Rule
+from sise.watchlists.suspect import PAUSE, SUSPECT
 
 __all__ = ["picked", "session_rows"]
 
 _KEY = ["country", "symbol"]
 _LISTED = ["name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active"]
-_SUSPECT = {"jump", "glitch", "unconfirmed_action"}
 _LOOK_BACK = timedelta(days=70)  # 40 sessions and a long holiday; who paused for longer is looked up
 _PATIENCE = 10.0
 
@@ -118,10 +118,12 @@ def _bars(view: LakeView, country: str, day: date) -> pd.DataFrame:
 def _suspects(view: LakeView, calendar: Calendar, country: str, day: date, bars: int) -> set[str]:
     if not bars:
         return set()
-    where = [("country", "=", country), ("date", ">=", calendar.back(day, bars - 1)), ("date", "<=", day)]
-    rows = view.read("prices", ["symbol", "flags"], where)
-    flagged = [bool(_SUSPECT & set(flags)) if flags is not None else False for flags in rows["flags"]]
-    return set(rows["symbol"][flagged])
+    where = [("country", "=", country), ("date", ">=", calendar.back(day, bars + PAUSE)), ("date", "<=", day)]
+    rows = view.read("prices", ["symbol", "date", "flags"], [*where, ("volume", ">", 0)])
+    flagged = [flags is not None and len(flags) > 0 and not set(SUSPECT).isdisjoint(flags) for flags in rows["flags"]]
+    some = rows[["symbol", "date"]].assign(flagged=flagged)
+    some = some[some["symbol"].isin(rows["symbol"][flagged])].sort_values("date").groupby("symbol").tail(bars)
+    return set(some["symbol"][some["flagged"]])
 
 
 def picked(rows: pa.Table, rule: Rule) -> pd.DataFrame:

@@ -99,7 +99,8 @@ class _Run:
         with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
             keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
             span = span_of(keys).later(before)
-            shares = self.hold(self._with_state(self._affected(keys, actions, before, span)), eager=False)
+            affected = self._affected(keys, actions, done, span)
+            shares = self.hold(self._with_state(affected), eager=False)
             counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
         self._note("", mode="day")
         self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
@@ -108,7 +109,8 @@ class _Run:
             f"{counts[0] - counts[1]} start from their first bar"
         )
         if counts[0] == 0:
-            if span != before or self._moved(done):
+            # The calendar may have moved meanwhile: a session was cancelled, or is at other hours.
+            if span != before or self._moved(done) or self._session(span) != done.session:
                 self._replace_live(None, span)
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
@@ -150,19 +152,22 @@ class _Run:
 
     # What to compute -------------------------------------------------------------------------------------------
 
-    def _affected(self, keys: DataFrame, actions: DataFrame, before: Span, span: Span) -> DataFrame:
+    def _affected(self, keys: DataFrame, actions: DataFrame, done: Progress, span: Span) -> DataFrame:
         """(country, symbol, start) of each changed bar, and long ago for a share whose factor changed or fell due."""
-        never = F.lit(_LONG_AGO)
+        before, never = span_before(done), F.lit(_LONG_AGO)
+        stood_for = {c: self.calendars[c].next(day) for c, day in before.as_of.items()}
+        stood_for |= {c: date.fromisoformat(session[0]) for c, session in done.session.items()}
         known = F.coalesce(by_country(before.adjusted_to, "date"), never)
         now = by_country(span.adjusted_to, "date")
         known_next, following = (
-            F.coalesce(by_country({c: self.calendars[c].next(day) for c, day in days.items()}, "date"), never)
-            for days in (before.as_of, span.as_of)
+            F.coalesce(by_country(days, "date"), never)
+            for days in (stood_for, {c: self.calendars[c].next(day) for c, day in span.as_of.items()})
         )
         # An action announced ahead changes no bar until its ex-date; the one of the next session re-bases live_state.
         price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull()
         falls_due = F.col("ex_date").between(F.date_add(known, 1), now)
-        falls_due |= F.col("ex_date").between(F.date_add(known_next, 1), following)
+        sessions = F.least(known_next, following), F.greatest(known_next, following)
+        falls_due |= F.col("ex_date").between(F.date_add(sessions[0], 1), sessions[1])
         due = self.actions.where(price_changing & falls_due).select(*_SHARE)
         changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
         changed = self.hold(changed.unionByName(due).distinct())
@@ -281,23 +286,28 @@ class _Run:
     def _replace_live(self, rows: DataFrame | None, span: Span, shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
-        valid = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
+        session = self._session(span)
+        valid = {c: date.fromisoformat(day) for c, (day, *_) in session.items()}
         parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.as_of, span.adjusted_to, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
             parts.append(kept if new is None else kept.join(new, on=_SHARE, how="left_anti"))
         live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
-        hours = {c: self.calendars[c].hours(day) for c, day in valid.items()}
-        session = {
-            "valid_session": by_country(valid, "date"),
-            "session_open": by_country({c: span[0] for c, span in hours.items()}, "timestamp"),
-            "session_close": by_country({c: span[1] for c, span in hours.items()}, "timestamp"),
+        kinds = {"valid_session": "date", "session_open": "timestamp", "session_close": "timestamp"}
+        columns = {
+            name: by_country({c: told[n] for c, told in session.items()}, kind).cast(kind)
+            for n, (name, kind) in enumerate(kinds.items())
         }
-        done = self.versions | {"ids": self.ids, "registry": self.registry.hash} | vars(span)
+        done = self.versions | {"ids": self.ids, "registry": self.registry.hash, "session": session} | vars(span)
         with described(self.spark, "indicators: replace live_state for the next session"):
-            self.lake.replace("live_state", live.withColumns(session).coalesce(1), note=json.dumps(done, default=str))
+            self.lake.replace("live_state", live.withColumns(columns).coalesce(1), note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(span.as_of)
+
+    def _session(self, span: Span) -> dict[str, list[str]]:
+        """By country the session after the newest bar's: its day, when it opens and when it closes."""
+        days = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
+        return {c: [str(at) for at in (day, *self.calendars[c].hours(day))] for c, day in days.items()}
 
     def _moved(self, done: Progress) -> bool:
         return (done.prices, done.actions) != (self.versions["prices"], self.versions["actions"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 
 from pyspark.sql import DataFrame
@@ -18,7 +18,7 @@ __all__ = ["Progress", "Span", "progress_of", "span_before", "span_of"]
 @dataclass(frozen=True)
 class Progress:
     """What the last whole run had read: versions of the tables with these ids, bars up to ``as_of`` in each country,
-    adjusted to ``adjusted_to``."""
+    adjusted to ``adjusted_to``; and the session that live_state is for by the calendar of then: day, open, close."""
 
     prices: int
     actions: int
@@ -26,6 +26,7 @@ class Progress:
     registry: str
     as_of: Mapping[str, str]
     adjusted_to: Mapping[str, str]
+    session: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
-from sise.columns import by_country, numbered_sessions
+from sise.columns import by_country
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.prices.adjust import applied_of, with_actions
 from sise.settings import FxRates, Settings
+from sise.watchlists.suspect import PAUSE, SUSPECT
 
 __all__ = ["RECENT_SESSIONS", "Read", "Spans", "select_eligible", "session_shares", "shares_between"]
 
@@ -31,8 +32,6 @@ _SHARE = ["country", "symbol"]
 _FIRST_LISTING_DAYS = 10
 _LASTING = ("name", "is_etf")
 _SYMBOL = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
-# A jump that nothing explains, or a price that came back the next day: what indicators say around it is not true.
-_SUSPECT = ("jump", "glitch", "unconfirmed_action")
 
 
 def session_shares(
@@ -56,7 +55,7 @@ def shares_between(
     the bar's open, high and low, volume and value, the symbol's row valid on the day (a share's first row holds for
     the ten days before it, too; further back only name and is_etf are known, the rest is null), ``market_cap`` (else
     listed shares × the close as it was traded), ``market_cap_usd``, ``turnover`` (close × average volume, else the
-    day's value), ``suspect`` (true where one of the last SISE_SUPPRESS_BARS sessions is flagged, else null) and the
+    day's value), ``suspect`` (true where one of the share's last SISE_SUPPRESS_BARS bars is flagged, else null) and the
     setting ``large_cap_usd``.
 
     Prices and volumes have the basis of ``indicators``: all splits that it knew of. Volume × price, value, market
@@ -163,17 +162,17 @@ def _bars(read: Read, spans: Spans) -> DataFrame:
 
 
 def _suspects(prices: DataFrame, spans: Spans, calendars: Mapping[str, Calendar], bars: int) -> DataFrame:
-    """(country, symbol, date, suspect): the sessions at most ``bars`` - 1 after one flagged with one of _SUSPECT."""
+    """(country, symbol, date, suspect): a share's traded bars at most ``bars`` - 1 after one with one of SUSPECT."""
     said: list[Column | str] = [*_SHARE, "date", F.lit(True).alias("suspect")]
     if not spans or not bars:
         return prices.where(F.lit(False)).select(*said)
-    reach = {c: (calendars[c].back(first, bars), last) for c, (first, last) in spans.items()}
-    low, high = min(first for first, _ in reach.values()), max(last for _, last in reach.values())
-    sessions = F.broadcast(numbered_sessions(prices.sparkSession, calendars, low, high))
-    flagged = _within(prices, reach).where(F.arrays_overlap("flags", F.array(*[F.lit(f) for f in _SUSPECT])))
-    numbered = flagged.join(sessions, on=["country", "date"], how="inner")
-    after = numbered.select(*_SHARE, F.explode(F.sequence("n", F.col("n") + (bars - 1))).alias("n")).distinct()
-    return after.join(sessions, on=["country", "n"], how="inner").select(*said)
+    reach = {c: (calendars[c].back(first, bars + PAUSE), last) for c, (first, last) in spans.items()}
+    flagged = F.arrays_overlap("flags", F.array(*[F.lit(flag) for flag in SUSPECT]))
+    traded = _within(prices, reach).where(F.col("volume") > 0).select(*_SHARE, "date", flagged.alias("_flagged"))
+    some = F.broadcast(traded.where("_flagged").select(*_SHARE).distinct())
+    last = Window.partitionBy("symbol", "country").orderBy("date").rowsBetween(1 - bars, 0)
+    rows = traded.join(some, on=_SHARE, how="left_semi").withColumn("_near", F.bool_or("_flagged").over(last))
+    return rows.where("_near").select(*said)
 
 
 def _rate(rates: FxRates, spans: Spans) -> Column:
