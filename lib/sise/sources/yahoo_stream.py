@@ -112,7 +112,8 @@ class YahooPoll:
         self._cut = True
 
     def _ask(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        told = self.vendor.data.get_raw_json(_QUOTES, params={"symbols": ",".join(names)})
+        asked = {"symbols": ",".join(names)}
+        told = self.vendor.crumb.renewed(lambda: self.vendor.data.get_raw_json(_QUOTES, params=asked))
         try:
             return list(told["quoteResponse"]["result"])
         except (KeyError, TypeError) as problem:
