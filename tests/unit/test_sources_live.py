@@ -271,6 +271,44 @@ def test_a_share_that_the_chosen_source_does_not_deliver_comes_from_the_other(ve
     assert run.feed.status()["countries"]["US"]["source"] == "kis" and run.feed.counts["failovers"] == 0
 
 
+def test_a_delayed_source_does_not_hold_back_a_live_one(vendors):
+    _, kis, yahoo, start = vendors
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=1.0)
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    end, n = time.monotonic() + 2.5, 0
+    while time.monotonic() < end:
+        n += 1
+        at = US + timedelta(seconds=n)
+        yahoo.send(pricing("AAPL", 201.0, at, 1_000 + n, market_hours=1, last_size=1))
+        run.until(lambda: len(run.ticks) == n)  # noqa: B023
+        kis.send(kis_frame(us_trade("AAPL", at - timedelta(minutes=15), 200.0, 1, n), kind="HDFSCNT0"))
+        run.until(lambda: run.feed.counts["late"] == n)  # noqa: B023
+    assert {tick["source"] for tick in run.ticks} == {"yahoo"} and run.feed.counts["standby"] == 0
+    assert run.feed.status()["countries"]["US"]["source"] == "yahoo"
+    # it goes on with the delayed one when that has passed what the other said last
+    kis.send(kis_frame(us_trade("AAPL", US + timedelta(minutes=5), 202.0, 1, n), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks[-1]["source"] == "kis")
+
+
+def test_a_delayed_channel_is_heard_out_after_the_close(vendors):
+    _, kis, yahoo, start = vendors
+    closes = datetime(2025, 3, 31, 20, 0, tzinfo=UTC)
+    clock = [closes - timedelta(minutes=5)]
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], now=lambda: clock[0])
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    clock[0] = closes + timedelta(minutes=15)
+    lines = {line.channel.label: line for line in run.feed._lines}
+    run.until(lambda: not lines["yahoo poll"].connected)
+    time.sleep(1.0)
+    assert lines["kis stream"].connected
+    kis.send(kis_frame(us_trade("AAPL", closes - timedelta(seconds=1), 200.0, 1, 100), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks)
+    clock[0] = closes + timedelta(minutes=21)
+    run.until(lambda: not lines["kis stream"].connected)
+
+
 def test_a_source_that_repeats_itself_is_silent(vendors):
     _, kis, yahoo, start = vendors
     run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=1.0)

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -27,6 +27,8 @@ _KR, _US = "H0STCNT0", "HDFSCNT0"
 _WIDTH = {_KR: 46, _US: 26}
 _US_KEYS = {"NASDAQ": "DNAS", "NYSE": "DNYS"}
 _BATCH = 30
+# KIS names 15 minutes for free quotes, and at present none for the US: too much of it only keeps a connection longer.
+_US_DELAY = timedelta(minutes=15)
 _REGULAR = {"0", ""}  # hour class: the session
 
 
@@ -42,6 +44,7 @@ class KisStream:
         self.rest, self.settings = rest, settings
         self.wanted = {_key(share): share for share in shares[: settings.kis_stream_limit]}
         self.countries = frozenset(share.country for share in self.wanted.values())
+        self.delay = _US_DELAY if "US" in self.countries else timedelta(0)
         self.registered: set[tuple[str, str]] = set()
         self._heard = 0.0
         self.refused: dict[str, str] = {}
@@ -172,6 +175,7 @@ class KisPoll:
     source = "kis"
     label = "kis poll"
     polls = True
+    delay = timedelta(0)
     countries = frozenset({"KR"})
 
     def __init__(

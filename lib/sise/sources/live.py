@@ -46,6 +46,7 @@ class Channel(Protocol):
     label: str
     countries: frozenset[str]
     polls: bool  # it asks: its silence is the market's
+    delay: timedelta  # its ticks come so long after the trade
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
         """Delivers until the connection ends (it returns or raises) or ``stop()``."""
@@ -173,14 +174,15 @@ class LiveFeed:
             return self._count("off_hours")
         if tick["price"] <= 0:
             return self._count("no_price")
+        known = self._last.get(key)
+        if known is not None and tick["timestamp"] < known.timestamp:
+            return self._count("late")  # nor does its source deliver: a delayed one would silence a live one
         self._hear(line.channel.source, key, tick)
         chosen = self._choose(key[0])
         if line.channel.source != chosen and self._delivers_share(chosen, key):
             return self._count("standby")
         last = self._last.setdefault(key, _Last())
         at, total = tick["timestamp"], tick["day_volume"]
-        if at < last.timestamp:
-            return self._count("late")
         if at == last.timestamp and total in last.volumes:
             return self._count("duplicates")
         if last.source == tick["source"] and 0 < last.day_volume < total - tick["volume"]:
@@ -263,16 +265,17 @@ class LiveFeed:
                     line.channel.cut()
 
     def _open(self, line: _Line) -> bool:
-        return self.always or any(in_session(self.calendars[c], self.now()) for c in line.channel.countries)
+        delay = line.channel.delay
+        return self.always or any(in_session(self.calendars[c], self.now(), delay) for c in line.channel.countries)
 
 
-def in_session(calendar: Calendar, now: datetime) -> bool:
-    """Whether a connection is of use: some minutes before the open to some after the close."""
+def in_session(calendar: Calendar, now: datetime, delay: timedelta) -> bool:
+    """Whether a connection is of use: some minutes before the open to some after the close's ticks have come."""
     day = calendar.today(now)
     if not calendar.is_session(day):
         return False
     opens, closes = calendar.hours(day)
-    return opens - _EARLY <= now <= closes + _GRACE
+    return opens - _EARLY <= now <= closes + _GRACE + delay
 
 
 def session_of(calendar: Calendar, timestamp: int) -> str | None:

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sise.calendars import ZONES
@@ -31,6 +31,7 @@ class YahooStream:
     source = "yahoo"
     label = "yahoo stream"
     polls = False
+    delay = timedelta(0)
 
     def __init__(self, shares: Sequence[Share], settings: SourceSettings):
         self.settings = settings
@@ -85,6 +86,7 @@ class YahooPoll:
     source = "yahoo"
     label = "yahoo poll"
     polls = True
+    delay = timedelta(0)
 
     def __init__(self, vendor: YahooVendor, shares: Sequence[Share], streaming: Callable[[], bool]):
         self.vendor, self.streaming = vendor, streaming
