@@ -46,7 +46,7 @@ class KisStream:
         self.countries = frozenset(share.country for share in self.wanted.values())
         self.delay = _US_DELAY if "US" in self.countries else timedelta(0)
         self.registered: set[tuple[str, str]] = set()
-        self._heard = 0.0
+        self.heard = self._heard = 0.0  # any frame, a frame of trades
         self.refused: dict[str, str] = {}
         self.bad_frames = 0
         self._socket: ClientConnection | None = None
@@ -55,7 +55,7 @@ class KisStream:
         approval = self.rest.approval_key()
         timeout = self.settings.http_timeout
         with connect(self.settings.kis_stream_url, open_timeout=timeout, close_timeout=1, proxy=None) as link:
-            self._socket = link
+            self._socket, self.heard = link, time.monotonic()
             try:
                 for (kind, key), _ in self.wanted.items():
                     link.send(_registration(approval, kind, key))
@@ -64,6 +64,7 @@ class KisStream:
                         text = link.recv(timeout=0.5)
                     except TimeoutError:
                         continue
+                    self.heard = time.monotonic()
                     self._take(str(text), link, put)
             finally:
                 self._socket = None
@@ -175,7 +176,7 @@ class KisPoll:
     source = "kis"
     label = "kis poll"
     polls = True
-    delay = timedelta(0)
+    delay, heard = timedelta(0), 0.0
     countries = frozenset({"KR"})
 
     def __init__(

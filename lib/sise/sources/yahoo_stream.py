@@ -38,6 +38,7 @@ class YahooStream:
         self.wanted = {yahoo_symbol(share.market, share.symbol): share for share in shares}
         self.countries = frozenset(share.country for share in shares)
         self.bad_messages = 0
+        self.heard = 0.0
         self._client: Any = None
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
@@ -50,6 +51,7 @@ class YahooStream:
             names = list(self.wanted)
             for n in range(0, len(names), _SUBSCRIBE):
                 client.subscribe(names[n : n + _SUBSCRIBE])
+            self.heard = time.monotonic()
             client.listen(lambda message: self._take(message, put, stop))
         except _Over:
             pass
@@ -63,6 +65,7 @@ class YahooStream:
                 client._ws.socket.shutdown(socket.SHUT_RDWR)
 
     def _take(self, message: Mapping[str, Any], put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
+        self.heard = time.monotonic()
         if stop():
             raise _Over
         share = self.wanted.get(str(message.get("id")))
@@ -86,7 +89,7 @@ class YahooPoll:
     source = "yahoo"
     label = "yahoo poll"
     polls = True
-    delay = timedelta(0)
+    delay, heard = timedelta(0), 0.0
 
     def __init__(self, vendor: YahooVendor, shares: Sequence[Share], streaming: Callable[[], bool]):
         self.vendor, self.streaming = vendor, streaming
