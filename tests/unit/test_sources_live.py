@@ -212,6 +212,18 @@ def test_silence_is_judged_from_the_open_to_the_close(vendors):
     assert run.feed._lines[0].cuts <= cuts + 1 and run.feed._lines[0].connected
 
 
+def test_frames_that_say_nothing_do_not_end_the_connection(vendors):
+    _, kis, _, start = vendors
+    run = start(["kis"], [SAMSUNG])
+    kis.await_clients(1)
+    frames = ['{"header": null}', '{"header": "x"}', '{"header": {"tr_id": "x"}, "body": "y"}', "[]", "null", "{}"]
+    for frame in frames:
+        kis.send(frame)
+    kis.send(kis_frame(kis_trade("005930", KR, 58_000, 5, 100)))
+    run.until(lambda: run.ticks)
+    assert kis.connects == 1 and run.feed._lines[0].channel.bad_frames == len(frames)
+
+
 def test_the_highest_rank_is_registered_and_the_rest_is_polled(vendors):
     rest, kis, _, start = vendors
     shares = [Share("KR", f"{n:05}0", "KOSPI") for n in range(100)]

@@ -92,6 +92,8 @@ class KisStream:
         try:
             told = json.loads(text)
             header, body = told["header"], told.get("body") or {}
+            if not isinstance(header, dict) or not isinstance(body, dict):
+                raise TypeError
         except (ValueError, KeyError, TypeError):
             self.bad_frames += 1
             return
