@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sise.errors import ConfigError
@@ -82,7 +83,30 @@ def _exchange_sessions(
 
 
 def _usual_hours(country: str, day: date) -> tuple[datetime, datetime]:
-    opens, closes = (datetime.combine(day, at, ZONES[country]).astimezone(UTC) for at in HOURS[country])
+    return _span(country, day, HOURS[country])
+
+
+def _own_hours(country: str, told: Any) -> dict[date, tuple[datetime, datetime]]:
+    """An override's ``hours``, UTC; raises ValueError with the day that cannot be read."""
+    if not isinstance(told, dict):
+        raise ValueError(f'hours is {told}, and should be like {{"2026-11-19": ["10:00", "16:30"]}}')
+    found = {}
+    for text, times in told.items():
+        try:
+            day = date.fromisoformat(text)
+            opens, closes = map(time.fromisoformat, times)
+            if not opens < closes:
+                raise ValueError
+        except (ValueError, TypeError):
+            raise ValueError(
+                f'the hours of {text} are {times}, and should be like "2026-11-19": ["10:00", "16:30"]'
+            ) from None
+        found[day] = _span(country, day, (opens, closes))
+    return found
+
+
+def _span(country: str, day: date, times: tuple[time, time]) -> tuple[datetime, datetime]:
+    opens, closes = (datetime.combine(day, at, ZONES[country]).astimezone(UTC) for at in times)
     return opens, closes
 
 
@@ -96,24 +120,27 @@ class Calendar:
 
     @classmethod
     def load(cls, country: str, overrides: Path | None = None, cache: Path | None = None) -> Calendar:
-        """Sessions of ``country`` (KR or US), with the overrides file's ``closed`` days removed and ``open`` added.
+        """Sessions of ``country`` (KR or US), with the overrides file's ``closed`` days removed, ``open`` added, and
+        the ``hours`` (day: when it opens and closes, at the exchange) of days that the library has at others.
 
         ``cache``: a folder in which the exchange's sessions are kept for the month."""
         if country not in EXCHANGES:
             raise ConfigError(f"unknown country {country!r}: use one of {', '.join(COUNTRIES)}")
-        entry: dict[str, list[str]] = {}
+        entry: dict[str, Any] = {}
+        hours: dict[date, tuple[datetime, datetime]] = {}
         if overrides is not None and overrides.is_file():
             try:
                 entry = json.loads(overrides.read_text(encoding="utf-8")).get(EXCHANGES[country], {})
                 for day in [*entry.get("closed", []), *entry.get("open", [])]:
                     date.fromisoformat(day)
+                hours = _own_hours(country, entry.get("hours", {}))
             except (ValueError, AttributeError) as problem:
                 raise ConfigError(f"{overrides}: {problem}; see conf/calendar_overrides.json for its form") from problem
         known, odd_hours = _exchange_sessions(country, cache)
         days = set(known)
         days -= {date.fromisoformat(day) for day in entry.get("closed", ())}
         days |= {date.fromisoformat(day) for day in entry.get("open", ())}
-        return cls(country, tuple(sorted(days)), odd_hours)
+        return cls(country, tuple(sorted(days)), {**odd_hours, **hours})
 
     def _at(self, day: date) -> int:
         """Number of sessions on or before ``day``."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -16,6 +16,22 @@ def test_overrides_close_what_the_library_has_open(calendars, tmp_path):
     own = tmp_path / "overrides.json"
     own.write_text('{"XKRX": {"open": ["2025-03-01"]}}')
     assert Calendar.load("KR", own).is_session(date(2025, 3, 1))
+
+
+def test_the_day_of_the_entrance_exam_is_an_hour_later(calendars, tmp_path):
+    kr, day = calendars["KR"], date(2026, 11, 19)
+    opens, closes = datetime(2026, 11, 19, 1, tzinfo=UTC), datetime(2026, 11, 19, 7, 30, tzinfo=UTC)
+    assert kr.hours(day) == (opens, closes)
+    for told in ((2021, 11, 18), (2022, 11, 17), (2023, 11, 16), (2024, 11, 14), (2025, 11, 13)):
+        assert kr.is_session(date(*told)) and [t.hour * 60 + t.minute for t in kr.hours(date(*told))] == [60, 450]
+    assert [t.hour for t in kr.hours(date(2020, 12, 3))] == [1, 7], "the library's own stay"
+    assert [t.hour for t in kr.hours(date(2026, 1, 2))] == [1, 6], "the year's first session only opens later"
+    own = tmp_path / "overrides.json"
+    own.write_text('{"XKRX": {"hours": {"2026-11-19": ["09:30", "16:00"]}}, "XNYS": {}}')
+    Calendar.load("KR", own, tmp_path)
+    own.write_text('{"XKRX": {"hours": {}}, "XNYS": {"hours": {"2026-07-02": ["09:30", "13:00"]}}}')
+    assert Calendar.load("KR", own, tmp_path).hours(day)[0] == opens - timedelta(hours=1), "not kept"
+    assert Calendar.load("US", own).hours(date(2026, 7, 2))[1] == datetime(2026, 7, 2, 17, tzinfo=UTC)
 
 
 def test_steps_over_weekends_and_holidays(calendars):
@@ -56,4 +72,22 @@ def test_a_broken_overrides_file_is_named(tmp_path):
     own = tmp_path / "overrides.json"
     own.write_text('{"XKRX": {"closed": ["someday"]}}')
     with pytest.raises(ConfigError, match=r"overrides\.json"):
+        Calendar.load("KR", own)
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ('{"2026-11-19": ["16:30", "10:00"]}', r"2026-11-19.*16:30.*10:00"),
+        ('{"2026-11-19": ["10:00"]}', r"2026-11-19.*like"),
+        ('{"2026-11-19": "10:00-16:30"}', r"2026-11-19.*like"),
+        ('{"2026-11-19": ["10 h", "16:30"]}', r"2026-11-19.*like"),
+        ('{"2026-11-31": ["10:00", "16:30"]}', r"2026-11-31.*like"),
+        ('["2026-11-19"]', r"hours is .*like"),
+    ],
+)
+def test_hours_that_are_none_are_named(tmp_path, hours, said):
+    own = tmp_path / "overrides.json"
+    own.write_text(f'{{"XKRX": {{"hours": {hours}}}}}')
+    with pytest.raises(ConfigError, match=rf"overrides\.json.*{said}"):
         Calendar.load("KR", own)

@@ -146,6 +146,43 @@ def test_a_block_lasts_its_period_and_is_never_shortened(tmp_path):
         circuit.check()
 
 
+def test_threads_that_meet_a_block_at_once_keep_the_longest(tmp_path):
+    circuit = Circuit("krx", tmp_path / "krx.json", timedelta(hours=24))
+    circuit.open("first", timedelta(seconds=1))
+    start, problems, over = threading.Barrier(12), [], threading.Event()
+
+    def look():
+        start.wait()
+        while not over.is_set():
+            with pytest.raises(Blocked):
+                circuit.check()
+
+    def meet(n):
+        start.wait()
+        for turn in range(20):
+            circuit.open(f"{n}", timedelta(hours=20 - n, minutes=-turn))
+
+    def noted(work, *given):
+        try:
+            work(*given)
+        except BaseException as problem:  # pytest's Failed is one
+            problems.append(problem)
+
+    readers = [threading.Thread(target=noted, args=(look,)) for _ in range(2)]
+    writers = [threading.Thread(target=noted, args=(meet, n)) for n in range(10)]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    over.set()
+    for thread in readers:
+        thread.join()
+    assert not problems
+    told = json.loads((tmp_path / "krx.json").read_text())
+    left = datetime.fromisoformat(told["until"]) - datetime.now(UTC)
+    assert left > timedelta(hours=19.9) and sorted(p.name for p in tmp_path.iterdir()) == ["krx.json", "krx.lock"]
+
+
 def test_threads_share_one_rate(server, settings):
     session = session_of(settings, rate=50.0)
     threads = [threading.Thread(target=lambda: [session.get(server.url) for _ in range(5)]) for _ in range(6)]

@@ -75,6 +75,13 @@ def test_nasdaq_is_common_shares_of_some_size(tmp_path, market):
     assert NasdaqListing(settings_for(tmp_path, market, min_cap_usd=1e12)).floor == 1e12
 
 
+def test_a_crumb_that_runs_out_between_pages_is_renewed(tmp_path, market):
+    refused = first(1, Reply("{}", 401), "screener")
+    market.fault = lambda asked: refused(asked) if market.count("screener") == 3 else None
+    assert len(NasdaqListing(settings_for(tmp_path, market)).rows()) == 5
+    assert (market.count("screener"), market.count("getcrumb")) == (5, 2)
+
+
 def test_half_a_screener_is_no_listing(tmp_path, market):
     empty = '{"finance": {"result": [{"total": 900, "quotes": []}], "error": null}}'
     for reply, said in ((Reply(empty), "ends at 250 of"), (Reply('{"finance": {"res'), "another form|screener")):

@@ -97,8 +97,8 @@ def vendors(tmp_path, monkeypatch, calendars):
         def start(sources, shares, now=None, **other):
             settings = SourceSettings(
                 local=tmp_path, kis_url=rest.url, kis_stream_url=kis.url, yahoo_url=web.url,
-                kis_rate=200, yahoo_rate=200, yahoo_stream_url=yahoo.url,
-                backoff_seconds=0.05, backoff_cap_seconds=0.2, http_attempts=2, **other,
+                kis_rate=200, yahoo_rate=200, yahoo_stream_url=yahoo.url, http_attempts=2,
+                **{"backoff_seconds": 0.05, "backoff_cap_seconds": 0.2} | other,
             )  # fmt: skip
             runs.append(Run(sources, shares, calendars, settings, now))
             return runs[-1]
@@ -171,13 +171,57 @@ def test_a_connection_that_breaks_is_made_anew(vendors):
 def test_a_connection_that_says_nothing_is_cut(vendors):
     _, kis, _, start = vendors
     kis.mute = True
-    run = start(["kis"], [SAMSUNG], silence_seconds=0.6)
-    run.until(lambda: kis.connects >= 2)
+    run = start(["kis"], [SAMSUNG], now=lambda: KR, silence_seconds=0.6, backoff_seconds=0.5, backoff_cap_seconds=60)
+    run.until(lambda: kis.connects >= 5, seconds=8)  # it was up: the waits do not grow as for one that is refused
     kis.mute = False
     run.until(lambda: kis.clients)
     kis.send(kis_frame(kis_trade("005930", KR, 58_000, 5, 100)))
     run.until(lambda: run.ticks)
     assert run.feed.status()["channels"]["kis stream"]["cuts"] >= 1
+
+
+@pytest.mark.parametrize("source", ["kis", "yahoo"])
+def test_a_connection_that_says_anything_is_not_cut(vendors, source):
+    _, kis, yahoo, start = vendors
+    server, share, now = (kis, SAMSUNG, KR) if source == "kis" else (yahoo, Share("US", "AAPL", "NASDAQ"), US)
+    no_tick = '{"header":{"tr_id":"PINGPONG"}}' if source == "kis" else pricing("AAPL", 200.0, US, 100, market_hours=0)
+    run = start([source], [share], now=lambda: now, silence_seconds=1.0)
+    server.await_clients(1)
+    for _ in range(12):
+        server.send(no_tick)
+        time.sleep(0.2)
+    assert server.connects == 1, str(run.feed.status()["channels"])
+    run.until(lambda: server.connects == 2)
+    assert run.feed.status()["channels"][f"{source} stream"]["cuts"] == 1 and not run.ticks
+
+
+def test_silence_is_judged_from_the_open_to_the_close(vendors):
+    _, kis, _, start = vendors
+    clock = [KR.replace(hour=23, minute=56) - timedelta(days=1)]  # 8:56 in Seoul
+    run = start(["kis"], [SAMSUNG], now=lambda: clock[0], silence_seconds=0.6)
+    kis.await_clients(1)
+    time.sleep(1.5)
+    assert kis.connects == 1
+    clock[0] += timedelta(minutes=4)
+    opened = time.monotonic()
+    run.until(lambda: kis.connects == 2)
+    assert time.monotonic() - opened > 0.4, "not for what it did not say before"
+    clock[0] = KR.replace(hour=6, minute=32)
+    cuts = run.feed._lines[0].cuts
+    time.sleep(1.5)
+    assert run.feed._lines[0].cuts <= cuts + 1 and run.feed._lines[0].connected
+
+
+def test_frames_that_say_nothing_do_not_end_the_connection(vendors):
+    _, kis, _, start = vendors
+    run = start(["kis"], [SAMSUNG])
+    kis.await_clients(1)
+    frames = ['{"header": null}', '{"header": "x"}', '{"header": {"tr_id": "x"}, "body": "y"}', "[]", "null", "{}"]
+    for frame in frames:
+        kis.send(frame)
+    kis.send(kis_frame(kis_trade("005930", KR, 58_000, 5, 100)))
+    run.until(lambda: run.ticks)
+    assert kis.connects == 1 and run.feed._lines[0].channel.bad_frames == len(frames)
 
 
 def test_the_highest_rank_is_registered_and_the_rest_is_polled(vendors):
@@ -269,6 +313,44 @@ def test_a_share_that_the_chosen_source_does_not_deliver_comes_from_the_other(ve
     run.until(lambda: run.feed.counts["standby"])
     assert [(t["symbol"], t["source"]) for t in run.ticks] == [("AAPL", "kis"), ("MSFT", "yahoo")]
     assert run.feed.status()["countries"]["US"]["source"] == "kis" and run.feed.counts["failovers"] == 0
+
+
+def test_a_delayed_source_does_not_hold_back_a_live_one(vendors):
+    _, kis, yahoo, start = vendors
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=1.0)
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    end, n = time.monotonic() + 2.5, 0
+    while time.monotonic() < end:
+        n += 1
+        at = US + timedelta(seconds=n)
+        yahoo.send(pricing("AAPL", 201.0, at, 1_000 + n, market_hours=1, last_size=1))
+        run.until(lambda: len(run.ticks) == n)  # noqa: B023
+        kis.send(kis_frame(us_trade("AAPL", at - timedelta(minutes=15), 200.0, 1, n), kind="HDFSCNT0"))
+        run.until(lambda: run.feed.counts["late"] == n)  # noqa: B023
+    assert {tick["source"] for tick in run.ticks} == {"yahoo"} and run.feed.counts["standby"] == 0
+    assert run.feed.status()["countries"]["US"]["source"] == "yahoo"
+    # it goes on with the delayed one when that has passed what the other said last
+    kis.send(kis_frame(us_trade("AAPL", US + timedelta(minutes=5), 202.0, 1, n), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks[-1]["source"] == "kis")
+
+
+def test_a_delayed_channel_is_heard_out_after_the_close(vendors):
+    _, kis, yahoo, start = vendors
+    closes = datetime(2025, 3, 31, 20, 0, tzinfo=UTC)
+    clock = [closes - timedelta(minutes=5)]
+    run = start(["kis", "yahoo"], [Share("US", "AAPL", "NASDAQ")], now=lambda: clock[0])
+    kis.await_clients(1)
+    yahoo.await_clients(1)
+    clock[0] = closes + timedelta(minutes=15)
+    lines = {line.channel.label: line for line in run.feed._lines}
+    run.until(lambda: not lines["yahoo poll"].connected)
+    time.sleep(1.0)
+    assert lines["kis stream"].connected
+    kis.send(kis_frame(us_trade("AAPL", closes - timedelta(seconds=1), 200.0, 1, 100), kind="HDFSCNT0"))
+    run.until(lambda: run.ticks)
+    clock[0] = closes + timedelta(minutes=21)
+    run.until(lambda: not lines["kis stream"].connected)
 
 
 def test_a_source_that_repeats_itself_is_silent(vendors):

@@ -12,10 +12,12 @@ from sise.sources.asks import Ask
 from sise.sources.kis import KisVendor
 from sise.sources.kis_actions import KINDS, announces
 from sise.sources.krx import KrxVendor
+from sise.sources.live import Share as LiveShare
 from sise.sources.naver import NaverVendor
 from sise.sources.outcome import Blocked, Failed, Fate, NoData, Refused
 from sise.sources.settings import SourceSettings
 from sise.sources.yahoo import YahooVendor, yahoo_symbol
+from sise.sources.yahoo_stream import YahooPoll
 from tests.vendors.kis import KisServer
 from tests.vendors.krx import KrxServer, quote
 from tests.vendors.server import Reply, first
@@ -323,6 +325,48 @@ def test_yahoo_failures(opened, calendars, reply, error, said):
         if error is not Blocked:
             server.fault = None
             assert vendor.ask(US).fate == Fate.OK
+
+
+def test_yahoo_charts_need_no_crumb(opened, calendars):
+    with YahooServer({"NA": Share(rows(calendars["US"].between(US.first, DAY)))}) as server:
+        for status, part in ((401, "getcrumb"), (403, "getcrumb"), (500, "getcrumb"), (403, "")):
+            server.asked.clear()
+            server.fault = lambda asked: (
+                Reply("Invalid Cookie", status) if part in asked.path and "chart" not in asked.path else None  # noqa: B023
+            )
+            vendor = opened(YahooVendor, server)
+            assert vendor.ask(US).fate == vendor.ask(US).fate == Fate.OK
+            assert server.count("chart") == 2
+            assert server.count("getcrumb") <= 3, "it is not asked for before each question"
+        vendor.crumb.again = 0.0  # a minute later
+        server.fault = None
+        assert vendor.ask(US).fate == Fate.OK
+        assert server.asked[-1].query["crumb"] == "crumb"
+
+
+def test_yahoo_a_crumb_that_ran_out_is_renewed(opened):
+    with YahooServer({}) as server:
+        server.quotes = [{"symbol": "NA", "regularMarketPrice": 1.5, "regularMarketTime": 1, "regularMarketVolume": 7}]
+        vendor = opened(YahooVendor, server)
+        poll, ticks = YahooPoll(vendor, [LiveShare("US", "NA", "NASDAQ")], lambda: False), []
+
+        def ask():
+            server.asked.clear()
+            poll.run(ticks.append, lambda: server.count("quote") > 0)
+
+        ask()
+        for status in (401, 403):
+            server.crumb, server.refusal = f"of {status}", status
+            ask()
+            assert (server.count("quote"), server.count("getcrumb")) == (2, 1)
+            assert server.asked[1].path in ("", "/"), "and the cookie that it belongs to"
+            ask()
+            assert (server.count("quote"), server.count("getcrumb")) == (1, 0)
+        assert [tick["day_volume"] for tick in ticks] == [7] * 5
+        server.fault = lambda asked: Reply("{}", 401) if "quote" in asked.path else None
+        with pytest.raises(Failed, match="refuses the crumb"):
+            ask()
+        assert server.count("quote") == 2
 
 
 def test_kis_pages_signs_and_limits(opened, calendars):

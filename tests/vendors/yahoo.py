@@ -34,18 +34,26 @@ class Share:
 
 
 class YahooServer(VendorServer):
-    """``shares``: by Yahoo's symbol. ``alter``: may change a chart before it is sent."""
+    """``shares``: by Yahoo's symbol; ``quotes``: what it quotes. ``alter``: may change a chart before it is sent.
+    ``crumb``: the one that it gives; quotes and the screener refuse others with the status ``refusal``."""
 
     def __init__(self, shares: Mapping[str, Share], **options: Any):
         self.shares = dict(shares)
         self.alter: Callable[[dict[str, Any]], None] = lambda chart: None
+        self.quotes: list[dict[str, Any]] = []
+        self.crumb, self.refusal = "crumb", 401
         super().__init__(**options)
 
     def answer(self, asked: Asked) -> Reply:
         if asked.path.startswith("/v8/finance/chart/"):
             return self._chart(asked)
         if asked.path == "/v1/test/getcrumb":
-            return Reply("crumb", headers={"Content-Type": "text/plain"})
+            return Reply(self.crumb, headers={"Content-Type": "text/plain"})
+        if asked.path in ("/v1/finance/screener", "/v7/finance/quote") and asked.query.get("crumb") != self.crumb:
+            error = {"code": "Unauthorized", "description": "Invalid Crumb"}
+            return Reply(json.dumps({"finance": {"result": None, "error": error}}), status=self.refusal)
+        if asked.path == "/v7/finance/quote":
+            return Reply(json.dumps({"quoteResponse": {"result": self.quotes, "error": None}}))
         if asked.path == "/v1/finance/screener":
             return self._screen(json.loads(asked.body))
         if asked.path in ("", "/"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,13 +41,15 @@ class Circuit:
     def open(self, reason: str, period: timedelta | None = None) -> Blocked:
         """Remembers a block from now on and gives the error that says so. A block is never made shorter."""
         until = self.now() + (self.period if period is None else period)
-        known, _ = self._read()
-        if known is None or known < until:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}")
-            told = {"until": until.isoformat(), "since": self.now().isoformat(), "reason": reason}
-            part.write_text(json.dumps(told), encoding="utf-8")
-            part.replace(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # threads and processes that meet a block meet it together
+            known, _ = self._read()
+            if known is None or known < until:
+                part = self.path.with_suffix(f".{threading.get_native_id()}")
+                told = {"until": until.isoformat(), "since": self.now().isoformat(), "reason": reason}
+                part.write_text(json.dumps(told), encoding="utf-8")
+                part.replace(self.path)
         return Blocked(
             f"{self.vendor} has blocked this address ({reason}): nothing is asked before {until:%Y-%m-%d %H:%M} UTC"
         )

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -27,6 +27,8 @@ _KR, _US = "H0STCNT0", "HDFSCNT0"
 _WIDTH = {_KR: 46, _US: 26}
 _US_KEYS = {"NASDAQ": "DNAS", "NYSE": "DNYS"}
 _BATCH = 30
+# KIS names 15 minutes for free quotes, and at present none for the US: too much of it only keeps a connection longer.
+_US_DELAY = timedelta(minutes=15)
 _REGULAR = {"0", ""}  # hour class: the session
 
 
@@ -42,8 +44,9 @@ class KisStream:
         self.rest, self.settings = rest, settings
         self.wanted = {_key(share): share for share in shares[: settings.kis_stream_limit]}
         self.countries = frozenset(share.country for share in self.wanted.values())
+        self.delay = _US_DELAY if "US" in self.countries else timedelta(0)
         self.registered: set[tuple[str, str]] = set()
-        self._heard = 0.0
+        self.heard = self._heard = 0.0  # any frame, a frame of trades
         self.refused: dict[str, str] = {}
         self.bad_frames = 0
         self._socket: ClientConnection | None = None
@@ -52,7 +55,7 @@ class KisStream:
         approval = self.rest.approval_key()
         timeout = self.settings.http_timeout
         with connect(self.settings.kis_stream_url, open_timeout=timeout, close_timeout=1, proxy=None) as link:
-            self._socket = link
+            self._socket, self.heard = link, time.monotonic()
             try:
                 for (kind, key), _ in self.wanted.items():
                     link.send(_registration(approval, kind, key))
@@ -61,6 +64,7 @@ class KisStream:
                         text = link.recv(timeout=0.5)
                     except TimeoutError:
                         continue
+                    self.heard = time.monotonic()
                     self._take(str(text), link, put)
             finally:
                 self._socket = None
@@ -88,6 +92,8 @@ class KisStream:
         try:
             told = json.loads(text)
             header, body = told["header"], told.get("body") or {}
+            if not isinstance(header, dict) or not isinstance(body, dict):
+                raise TypeError
         except (ValueError, KeyError, TypeError):
             self.bad_frames += 1
             return
@@ -172,6 +178,7 @@ class KisPoll:
     source = "kis"
     label = "kis poll"
     polls = True
+    delay, heard = timedelta(0), 0.0
     countries = frozenset({"KR"})
 
     def __init__(

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -196,7 +197,11 @@ class NasdaqListing(_Listing):
         offset, total, small = 0, None, False
         try:
             while total is None or (offset < total and not small):
-                page = yfinance.screen(query, size=_PAGE, offset=offset, sortField="intradaymarketcap", sortAsc=False)
+                page = vendor.crumb.renewed(
+                    partial(
+                        yfinance.screen, query, size=_PAGE, offset=offset, sortField="intradaymarketcap", sortAsc=False
+                    )
+                )
                 quotes, total = page.get("quotes") or [], int(page.get("total") or 0)
                 if not quotes and offset < total:
                     raise Failed(f"Yahoo's screener ends at {offset} of {total} shares")

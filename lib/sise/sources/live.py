@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from random import uniform
 from typing import Any, Protocol
 
-from sise.calendars import ZONES, Calendar
+from sise.calendars import Calendar
 from sise.redact import redact
 from sise.sources.settings import SourceSettings
 from sise.topics import Tick
@@ -46,6 +46,8 @@ class Channel(Protocol):
     label: str
     countries: frozenset[str]
     polls: bool  # it asks: its silence is the market's
+    delay: timedelta  # its ticks come so long after the trade
+    heard: float  # when the connection was made or last said anything, a tick or not
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
         """Delivers until the connection ends (it returns or raises) or ``stop()``."""
@@ -61,6 +63,7 @@ class _Line:
     channel: Channel
     connected: float = 0.0
     delivered: float = 0.0
+    excused: float = 0.0  # until then its silence meant nothing
     connects: int = 0
     cuts: int = 0
     trouble: str = ""
@@ -173,14 +176,15 @@ class LiveFeed:
             return self._count("off_hours")
         if tick["price"] <= 0:
             return self._count("no_price")
+        known = self._last.get(key)
+        if known is not None and tick["timestamp"] < known.timestamp:
+            return self._count("late")  # nor does its source deliver: a delayed one would silence a live one
         self._hear(line.channel.source, key, tick)
         chosen = self._choose(key[0])
         if line.channel.source != chosen and self._delivers_share(chosen, key):
             return self._count("standby")
         last = self._last.setdefault(key, _Last())
         at, total = tick["timestamp"], tick["day_volume"]
-        if at < last.timestamp:
-            return self._count("late")
         if at == last.timestamp and total in last.volumes:
             return self._count("duplicates")
         if last.source == tick["source"] and 0 < last.day_volume < total - tick["volume"]:
@@ -220,7 +224,8 @@ class LiveFeed:
         return chosen
 
     def _keep_up(self, line: _Line) -> None:
-        """One connection after another, with growing waits between those that delivered nothing."""
+        """One connection after another, with growing waits between those that are refused; one that stood and was cut
+        for its silence is none."""
         failures = 0
 
         def put(tick: Tick) -> None:
@@ -234,52 +239,58 @@ class LiveFeed:
             if not self._open(line):
                 self._ended.wait(1.0)
                 continue
-            line.connected, line.connects = time.monotonic(), line.connects + 1
+            line.connected = began = time.monotonic()
+            line.connects += 1
             line.delivered = 0.0
             try:
                 line.channel.run(put, over)
                 line.trouble = "the connection ended"
             except Exception as problem:  # whatever it is: a feed goes on
                 line.trouble = redact(f"{type(problem).__name__}: {problem}")[:300]
-            failures = 0 if line.delivered else failures + 1
+            stood = line.delivered or time.monotonic() - began > self.settings.silence_seconds
+            failures = 0 if stood else failures + 1
             wait = min(self.settings.backoff_cap_seconds, self.settings.backoff_seconds * 2 ** min(failures, 10))
             line.connected = 0.0
             self._ended.wait(uniform(wait / 2, wait))
 
     def _watch(self) -> None:
-        """Cuts connections that accept and say nothing."""
+        """Cuts connections that accept and say nothing while there is trade."""
         while not self._ended.wait(min(1.0, self.settings.silence_seconds / 4)):
             now = time.monotonic()
             for line in self._lines:
-                since = max(line.connected, line.delivered)
-                if (
-                    line.connected
-                    and not line.channel.polls
-                    and self._open(line)
-                    and now - since > self.settings.silence_seconds
-                ):
+                since = max(line.connected, line.delivered, line.channel.heard, line.excused)
+                if not line.connected or line.channel.polls or not self._trading(line):
+                    line.excused = now
+                elif now - since > self.settings.silence_seconds:
                     line.cuts += 1
-                    line.connected = now  # the next one has its time, too
+                    line.excused = now  # the next one has its time, too
                     line.channel.cut()
 
+    def _trading(self, line: _Line) -> bool:
+        """Whether a line's ticks are due: not before the open, and not in what is left after the close."""
+        then = self.now() - line.channel.delay
+        hours = [_hours(self.calendars[country], then) for country in line.channel.countries]
+        return any(found is not None and found[0] <= then <= found[1] for found in hours)
+
     def _open(self, line: _Line) -> bool:
-        return self.always or any(in_session(self.calendars[c], self.now()) for c in line.channel.countries)
+        delay = line.channel.delay
+        return self.always or any(in_session(self.calendars[c], self.now(), delay) for c in line.channel.countries)
 
 
-def in_session(calendar: Calendar, now: datetime) -> bool:
-    """Whether a connection is of use: some minutes before the open to some after the close."""
-    day = calendar.today(now)
-    if not calendar.is_session(day):
-        return False
-    opens, closes = calendar.hours(day)
-    return opens - _EARLY <= now <= closes + _GRACE
+def in_session(calendar: Calendar, now: datetime, delay: timedelta) -> bool:
+    """Whether a connection is of use: some minutes before the open to some after the close's ticks have come."""
+    hours = _hours(calendar, now)
+    return hours is not None and hours[0] - _EARLY <= now <= hours[1] + _GRACE + delay
 
 
 def session_of(calendar: Calendar, timestamp: int) -> str | None:
     """The session that a moment (ms, UTC) is in; None outside the regular hours."""
     moment = datetime.fromtimestamp(timestamp / 1000, UTC)
-    day = moment.astimezone(ZONES[calendar.country]).date()
-    if not calendar.is_session(day):
-        return None
-    opens, closes = calendar.hours(day)
-    return str(day) if opens <= moment <= closes + _GRACE else None
+    hours = _hours(calendar, moment)
+    return str(calendar.today(moment)) if hours is not None and hours[0] <= moment <= hours[1] + _GRACE else None
+
+
+def _hours(calendar: Calendar, moment: datetime) -> tuple[datetime, datetime] | None:
+    """When the exchange opens and closes on the moment's day."""
+    day = calendar.today(moment)
+    return calendar.hours(day) if calendar.is_session(day) else None

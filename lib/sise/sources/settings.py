@@ -108,7 +108,7 @@ class SourceSettings(Settings):
     merge_rows: int = _setting("SISE_MERGE_ROWS", 250_000, _at_least_one, "answers are merged when so many rows wait")
     kis_stream_limit: int = _setting("SISE_KIS_REGISTRATIONS", 41, _count, "shares that one KIS WebSocket may register")
     silence_seconds: float = _setting(
-        "SISE_SILENCE", 30.0, _above_zero, "in the session, a connection that delivers nothing for so long is made anew"
+        "SISE_SILENCE", 30.0, _above_zero, "in the session, a source silent for so long gives way"
     )
 
     @property

@@ -20,7 +20,7 @@ from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.http import Edge
 from sise.sources.outcome import Failed, Fate, NoData, VendorError
 from sise.sources.settings import SourceSettings
-from sise.sources.yahoo_session import YahooSession
+from sise.sources.yahoo_session import Crumb, YahooSession
 
 __all__ = ["YahooVendor", "yahoo_symbol"]
 
@@ -69,6 +69,7 @@ class YahooVendor:
         yfinance.config.debug.hide_exceptions = False
         self.session = YahooSession(self.edge, self.settings.yahoo_url, self._keep_raw)
         self._data = YfData(session=self.session)
+        self.crumb = Crumb(self._data, self.session)
         self._data.cache_get.cache_clear()  # an answer of an earlier run in this process is none to this question
 
     @property

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from curl_cffi import requests as curl
 
 from sise.sources.http import Edge, json_of
 from sise.sources.outcome import Again, Failed, NoData
 
-__all__ = ["YahooSession"]
+__all__ = ["Crumb", "YahooSession"]
 
+R = TypeVar("R")
 _CHART = re.compile(r"/v8/finance/chart/")
 # Asked for its cookie alone; Yahoo answers 404 with one.
 _COOKIE = re.compile(r"//fc\.yahoo\.com/?$")
+# So many seconds after Yahoo gave no crumb it is asked for one again.
+_WITHOUT = 60.0
 _HOSTS = re.compile(r"^https://([a-z0-9.]+\.yahoo\.com)(?=/|$)")
+
+
+class CrumbRefused(Failed):
+    """Quotes and the screener are for those who send a crumb and the cookie it belongs to, and both run out."""
 
 
 class YahooSession(curl.Session):
@@ -50,10 +59,17 @@ class YahooSession(curl.Session):
             self._cookie = response
         return response
 
+    def forget(self) -> None:
+        """The next cookie is a new one."""
+        self._cookie = None
+        self.cookies.clear()
+
     def _judge(self, url: str, response: Any) -> None:
         if "Too Many Requests" in response.text[:200]:
             raise Again("Yahoo answers Too Many Requests", limited=True)
         if not _CHART.search(url):
+            if response.status_code in (401, 403):
+                raise CrumbRefused(f"Yahoo refuses the crumb (HTTP {response.status_code})")
             return
         told = json_of(response, "Yahoo")
         chart = told.get("chart") if isinstance(told, dict) else None
@@ -66,3 +82,48 @@ class YahooSession(curl.Session):
         if not results:
             raise NoData("Yahoo's answer is empty")
         self.keep(results[0])
+
+
+class Crumb:
+    """yfinance's crumb. It sends one with every question and keeps it for as long as the process lives; here one that
+    is refused is renewed, and where none can be had questions are asked without: charts need none."""
+
+    def __init__(self, data: Any, session: YahooSession):
+        self.data, self.session = data, session
+        self.again = 0.0
+        self._ask = type(data)._get_cookie_and_crumb
+        self._lock = threading.Lock()
+        data._crumb = data._cookie = None  # another session's
+        data._get_cookie_and_crumb = self._get
+
+    def renewed(self, question: Callable[[], R]) -> R:
+        """The question's answer; where Yahoo refuses the crumb, the answer to a second one with another."""
+        try:
+            return question()
+        except CrumbRefused:
+            if self.data._crumb is None:
+                raise
+            self._forget()
+            return question()
+
+    def _get(self, timeout: int = 30) -> tuple[str | None, str]:
+        with self._lock:
+            if self.data._crumb is not None or time.monotonic() >= self.again:
+                try:
+                    crumb, strategy = self._ask(self.data, timeout)
+                    if crumb:
+                        return crumb, strategy
+                except Failed:
+                    pass
+                self._forget()
+                self.again = time.monotonic() + _WITHOUT
+            return None, self.data._cookie_strategy
+
+    def _forget(self) -> None:
+        from yfinance.cache import get_cookie_cache
+
+        with self.data._cookie_lock:
+            self.data._cookie_strategy = "basic"
+            self.data._crumb = self.data._cookie = None
+        get_cookie_cache().store("curlCffi", None)
+        self.session.forget()

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sise.calendars import ZONES
@@ -31,12 +31,14 @@ class YahooStream:
     source = "yahoo"
     label = "yahoo stream"
     polls = False
+    delay = timedelta(0)
 
     def __init__(self, shares: Sequence[Share], settings: SourceSettings):
         self.settings = settings
         self.wanted = {yahoo_symbol(share.market, share.symbol): share for share in shares}
         self.countries = frozenset(share.country for share in shares)
         self.bad_messages = 0
+        self.heard = 0.0
         self._client: Any = None
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
@@ -49,6 +51,7 @@ class YahooStream:
             names = list(self.wanted)
             for n in range(0, len(names), _SUBSCRIBE):
                 client.subscribe(names[n : n + _SUBSCRIBE])
+            self.heard = time.monotonic()
             client.listen(lambda message: self._take(message, put, stop))
         except _Over:
             pass
@@ -62,6 +65,7 @@ class YahooStream:
                 client._ws.socket.shutdown(socket.SHUT_RDWR)
 
     def _take(self, message: Mapping[str, Any], put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
+        self.heard = time.monotonic()
         if stop():
             raise _Over
         share = self.wanted.get(str(message.get("id")))
@@ -85,6 +89,7 @@ class YahooPoll:
     source = "yahoo"
     label = "yahoo poll"
     polls = True
+    delay, heard = timedelta(0), 0.0
 
     def __init__(self, vendor: YahooVendor, shares: Sequence[Share], streaming: Callable[[], bool]):
         self.vendor, self.streaming = vendor, streaming
@@ -112,7 +117,8 @@ class YahooPoll:
         self._cut = True
 
     def _ask(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        told = self.vendor.data.get_raw_json(_QUOTES, params={"symbols": ",".join(names)})
+        asked = {"symbols": ",".join(names)}
+        told = self.vendor.crumb.renewed(lambda: self.vendor.data.get_raw_json(_QUOTES, params=asked))
         try:
             return list(told["quoteResponse"]["result"])
         except (KeyError, TypeError) as problem:
