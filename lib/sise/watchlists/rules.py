@@ -31,7 +31,9 @@ __all__ = [
     "load_directions",
     "load_lists",
     "load_rules",
+    "named_twice",
     "parsed_rules",
+    "rule_entries",
 ]
 
 _NAME = r"[a-z][a-z0-9_]*"
@@ -91,17 +93,21 @@ class OwnList:
 
 def parsed_rules(content: Any, where: str = "conf/watchlists.json") -> tuple[list[Rule], list[str]]:
     """The rules in the content of conf/watchlists.json and what is wrong with it, their expressions not yet judged."""
-    rules, problems = [], []
-    for entry in _entries(content, where):
+    entries, rules, problems = _entries(content, where), [], []
+    for entry in entries:
         if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
             continue  # a rule of the tick alone (signals/rules.py)
         try:
             rules.append(_parse(entry))
         except ConfigError as problem:
             problems.append(str(problem))
-    names = [rule.name for rule in rules]
-    problems += [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    return rules, problems
+    return rules, problems + named_twice(entries)
+
+
+def named_twice(entries: Iterable[Any]) -> list[str]:
+    """What is wrong with the names of all entries together: signals and thresholds are known by them alone."""
+    names = [str(entry["name"]) for entry in entries if isinstance(entry, Mapping) and "name" in entry]
+    return [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
 
 
 def _entries(content: Any, where: str) -> list[Any]:
@@ -118,10 +124,14 @@ def _content(path: Path) -> Any:
         raise ConfigError(f"{path} is not JSON: {problem}") from problem
 
 
+def rule_entries(path: Path) -> list[Any]:
+    """The entries of conf/watchlists.json as they stand there."""
+    return _entries(_content(path), str(path))
+
+
 def load_directions(path: Path) -> dict[str, str]:
     """By name of every rule in conf/watchlists.json, those of the tick alone too, what its signals are taken for."""
-    entries = _entries(_content(path), str(path))
-    return {str(entry.get("name")): _direction(entry) for entry in entries if isinstance(entry, Mapping)}
+    return {str(entry.get("name")): _direction(entry) for entry in rule_entries(path) if isinstance(entry, Mapping)}
 
 
 def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
