@@ -89,6 +89,23 @@ def test_what_a_share_lacks(us):
     assert sum(len(calendar.between(*span)) for span in chunks) == len(calendar.between(date(2024, 1, 2), LAST))
 
 
+@pytest.mark.parametrize("apart", [0, 30])
+def test_what_is_to_be_filled_comes_before_what_is_only_asked_once_more(calendars, apart):
+    calendar, start = calendars["US"], date(2025, 1, 2)
+    recheck, never = calendar.back(LAST, 4), [(start, LAST)] * 3
+    held = {"US:A": Held(start, LAST), "US:B": Held(start, LAST, (date(2025, 2, 3),)), "US:D": Held(start, LAST)}
+    shares = [("US", "NASDAQ", name) for name in "ABCDEF"]  # of E the vendor has nothing, C and F are new
+
+    def plan(begin):
+        spans = {"US": Span(begin, LAST, LAST)}
+        asks = plan_symbols(shares, held, calendars, spans, SETTINGS, {"US:E": never}, apart)
+        assert all(ask.last == LAST or ask.last < recheck for ask in asks)
+        return "".join(ask.symbol for ask in asks)
+
+    assert plan(start) == ("BCCFFABDE" if apart else "BCFADE")
+    assert plan(recheck) == "CFABDE"
+
+
 def test_what_a_market_lacks(calendars):
     calendar = calendars["KR"]
     days = calendar.between(date(2025, 3, 3), LAST)
