@@ -128,6 +128,27 @@ def test_what_a_market_lacks(calendars):
     assert plan(counts, start=date(2025, 2, 26))[:3] == [date(2025, 2, 26), date(2025, 2, 27), date(2025, 2, 28)]
 
 
+def test_a_market_that_grows_has_no_holes_and_a_hole_in_it_is_one(calendars):
+    calendar = calendars["KR"]
+    days = calendar.between(date(2015, 1, 2), LAST)
+
+    def plan(counts):
+        held = {"KOSDAQ": counts}
+        asks = plan_days(["KOSDAQ"], held, {}, calendar, Span(days[0], LAST, LAST), SETTINGS, {})
+        return [ask.first for ask in asks]
+
+    grown = {day: 1_000 + n * 800 // len(days) for n, day in enumerate(days)}
+    assert plan(grown) == days[-5:]
+    assert plan({day: 2_800 - n for day, n in grown.items()}) == days[-5:], "nor has one that shrinks"
+    begun = {day: n for day, n in grown.items() if not days[9] < day < days[-9]}  # a backfill that was killed
+    assert plan(begun) == [*days[10:-9], *days[-5:]]
+    holes = grown | {days[0]: 800, days[100]: 880, days[2_000]: 1_200} | dict.fromkeys(days[1_000:1_015], 900)
+    del holes[days[50]]
+    assert plan(holes) == [days[n] for n in (0, 50, 100, *range(1_000, 1_015), 2_000)] + days[-5:]
+    few = grown | dict.fromkeys(days[500:1_000], 3)  # of another source's few shares
+    assert plan(few) == [*days[500:1_000], *days[-5:]]
+
+
 def test_indices_and_actions_that_were_never_answered_are_asked_for_again(calendars):
     calendar = calendars["KR"]
     week = calendar.back(LAST, 4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from statistics import median_high
 
 from sise.calendars import MARKETS, ZONES, Calendar
 from sise.sources.asks import Ask, Vendor
@@ -30,6 +32,9 @@ __all__ = [
 # A session that the vendor was asked for so often in vain stays a hole: the share did not exist or trade. Once is not
 # enough: a "no data" may be a vendor's hiccup, and would cost a share its history.
 HOLE_TRIES = 3
+# About 20 sessions to either side are around one; less than this part of what is usual over all is far fewer.
+_NEAR = timedelta(days=30)
+_FAR_FEWER = 0.5
 
 
 @dataclass(frozen=True)
@@ -158,21 +163,33 @@ def plan_days(
     covered: Mapping[str, Sequence[tuple[date, date]]],
 ) -> list[Ask]:
     """Questions about whole markets, a session each, in the order of the sessions. ``held``: by market, how many bars
-    the lake has of each session; a session with far fewer than the others counts as lacking."""
+    the lake has of each session; one with far fewer than those around it counts as lacking."""
     recheck = _recheck(calendar, span, settings)
     asks = []
     for market in markets:
         counts = held.get(market, {})
         start = span.start or (min(counts) if counts else recheck)
-        usual = sorted(counts.values())[len(counts) // 2] if counts else 0
+        least = _least(counts, settings.coverage_floor)
         open_days = set(provisional.get(market, ()))
         for day in calendar.between(start, span.end):
             ask = Ask("bars", calendar.country, market, None, day, day)
-            lacking = counts.get(day, 0) < settings.coverage_floor * usual or not counts.get(day)
+            lacking = counts.get(day, 0) < least.get(day, 1)
             tried = sum(first <= day <= last for first, last in covered.get(ask.key, ()))
             if day >= recheck or day in open_days or (lacking and tried < HOLE_TRIES):
                 asks.append(ask)
     return sorted(asks, key=lambda ask: (ask.first, ask.market))
+
+
+def _least(counts: Mapping[date, int], floor: float) -> dict[date, float]:
+    """How many bars each stored session should have at least: nearly as many as are usual around it, since a market
+    grows over the years, and not far fewer than over all, where all around it lack the same."""
+    days = sorted(counts)
+    whole = median_high(counts.values()) if counts else 0
+    found = {}
+    for day in days:
+        near = days[bisect_left(days, day - _NEAR) : bisect_right(days, day + _NEAR)]
+        found[day] = max(1, floor * median_high(counts[other] for other in near), _FAR_FEWER * whole)
+    return found
 
 
 def plan_extras(
