@@ -273,6 +273,35 @@ def test_a_killed_merge_is_done_again_without_a_request(collect, lake, calendars
         assert server.count("chart/AAA") == 0 and len(stored(lake)) == 8
 
 
+def test_what_became_of_a_question_is_told_once_through_a_kill(collect, lake, calendars, tmp_path, monkeypatch):
+    days = days_of(calendars, count=8)
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in ("AAA", "BAD")])
+
+    def told():
+        rows = lake.read("fetches").where("kind = 'bars'").collect()
+        return sorted((r["run_id"], r["symbol"], r["fate"]) for r in rows)
+
+    def killed(*_):
+        raise SystemExit("killed")
+
+    with YahooServer({"AAA": Share(rows_of(days)), "BAD": Share(rows_of(days))}) as server:
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith("BAD") else None
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "told", killed)  # the lake has them, and the ledger does not know it
+            with pytest.raises(SystemExit):
+                collect(server, start=days[0])
+        first = [("run-0", "AAA", "ok"), ("run-0", "BAD", "failed")]
+        assert told() == first
+        collect(server, start=days[0])
+        assert told() == (first := [*first, ("run-1", "BAD", "failed")]), "the new one and no other again"
+        collect(server, start=days[0])  # its note has the id of one that was let go
+        assert told() == (first := [*first, ("run-2", "BAD", "failed")])
+        for path in (tmp_path / "local" / "state" / "ledger").glob("*.sqlite*"):
+            path.unlink()
+        collect(server, start=days[0])
+        assert told() == [*first, ("run-3", "AAA", "ok"), ("run-3", "BAD", "failed")], "a ledger made anew is another"
+
+
 def test_the_first_merge_is_made_while_a_slow_vendor_is_waited_for(collect, lake, calendars, monkeypatch):
     monkeypatch.setattr("sise.prices.gather._LONG", 0)
     days, names = days_of(calendars, count=8), [f"S{n:02}" for n in range(30)]

@@ -232,7 +232,7 @@ def test_the_ledger_keeps_answers_until_they_are_merged(tmp_path):
     assert unanswered([ask_for("NA", LAST - timedelta(days=9))], ledger.answered(campaign)) != []
     ledger.merged([kept.id])
     assert ledger.waiting_rows() == (0, 0) and "US:NA" in ledger.answered(campaign)
-    notes = [note for part in ledger.untold(10) for note in part if not ledger.told([note["id"]])]
+    notes = [note for _, part in ledger.untold(10) for note in part if not ledger.told([note["id"]])]
     assert [(n["symbol"], n["fate"], n["run"]) for n in notes] == [
         ("NA", "ok", "run-1"), ("AAPL", "failed", "run-1"), ("GONE", "no_data", "run-1"),
     ]  # fmt: skip
@@ -241,6 +241,32 @@ def test_the_ledger_keeps_answers_until_they_are_merged(tmp_path):
     ledger.bind("table-1")
     assert not ledger.bind("table-1") and ledger.bind("table-2") and ledger.covered(0) == {}
     ledger.close()
+
+
+def test_what_is_told_has_a_number_that_it_keeps_through_a_kill_and_no_other_has(tmp_path):
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    campaign, given = ledger.campaign("all"), []
+    for symbol in "ABC":
+        ledger.put(campaign, ask_for(symbol), Answer(Fate.FAILED, "down"))
+    number, notes = next(ledger.untold(2))  # the run is killed before it is told
+    identity = ledger.identity
+    ledger.close()
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    ledger.put(campaign, ask_for("D"), Answer(Fate.FAILED, "down"))
+    assert ledger.identity == identity
+    for again, part in ledger.untold(2):
+        given.append((again, [note["symbol"] for note in part]))
+        ledger.told(note["id"] for note in part)
+    assert given[0] == (number, [note["symbol"] for note in notes]) == (number, ["A", "B"])
+    assert given[1][0] > number and given[1][1] == ["C", "D"] and len(given) == 2
+    ledger.put(campaign, ask_for("E"), Answer(Fate.FAILED, "down"))  # the others are let go, and SQLite gives their ids
+    later, (note,) = next(ledger.untold(2))
+    assert note["id"] == notes[0]["id"] and later > given[1][0]
+    ledger.close()
+    ledger.path.unlink()
+    anew = Ledger(tmp_path, "yahoo", "lake")
+    assert anew.identity != identity
+    anew.close()
 
 
 def test_a_disk_that_fills_loses_nothing(tmp_path):
@@ -318,7 +344,7 @@ def crew_of(tmp_path, vendor, count):
     return (
         crew,
         ledger,
-        {note["symbol"]: note for part in ledger.untold(9_999) for note in part if not ledger.told([note["id"]])},
+        {note["symbol"]: note for _, part in ledger.untold(9_999) for note in part if not ledger.told([note["id"]])},
     )
 
 
