@@ -10,7 +10,7 @@ parser = Parser(prog="track_signals.py", description=__doc__)
 
 
 def work(job: Context) -> Outcome:
-    return track_signals(job.spark, job.lake, job.registry, job.settings, job.calendars)
+    return track_signals(job.spark, job.lake, job.settings, job.calendars)
 
 
 if __name__ == "__main__":

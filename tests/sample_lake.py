@@ -63,7 +63,7 @@ def build_lake(
     report = settings.local / "reports" / "quality.csv"
     ran("check_quality", check_quality(spark, lake, settings, report, None, None))
     archive_past_signals(lake, registry, settings)
-    ran("track_signals", track_signals(spark, lake, registry, settings, calendars))
+    ran("track_signals", track_signals(spark, lake, settings, calendars))
     put(lake, "runs", [_run(n, job, outcome) for n, (job, outcome) in enumerate(done)])
     return settings
 

@@ -170,9 +170,14 @@ class Lake:
         builder.execute()
         self._known.add(name)
 
-    def append(self, name: str, rows: DataFrame) -> None:
+    def append(self, name: str, rows: DataFrame, once: tuple[str, int] | None = None) -> None:
+        """``once``: who appends, and a number that grows from one of its appends to the next: where the table has that
+        number or a greater one of it, nothing is written."""
         self.ensure(name)
-        self._write(name, rows).mode("append").save(self.path(name))
+        writer = self._write(name, rows).mode("append")
+        if once is not None:
+            writer = writer.option("txnAppId", once[0]).option("txnVersion", once[1])
+        writer.save(self.path(name))
 
     def replace(self, name: str, rows: DataFrame, where: str | None = None, note: str | None = None) -> None:
         """Replaces the whole table, or the rows that meet ``where``, in one commit that carries ``note``."""

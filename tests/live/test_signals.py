@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -16,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import redis
+from kafka import KafkaAdminClient
 
 from sise.errors import SiseError
 from sise.indicators.compute import compute_indicators
@@ -23,7 +25,7 @@ from sise.lake import Lake
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows, produce
-from sise.serving.kafka import ensure_topics, producer, read_all, send_all
+from sise.serving.kafka import ensure_topics, epoch_of_ticks, producer, read_all, send_all
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import relay
 from sise.serving.signals import SignalStore, connect
@@ -257,8 +259,6 @@ def test_the_relay_waits_for_redis_and_loses_nothing(alone, lake_root, registry,
     relay(settings, registry, lambda: False, idle_seconds=2)
     assert len(fired(settings)) == 50
     send_all(sender, topic_of(RULES, ""), [(b"KR:A01", r) for r in records[100:]])
-    import threading
-
     done: list[dict] = []
     ready = threading.Event()
     connect(settings)
@@ -351,6 +351,44 @@ def test_offsets_seen_before_change_nothing_and_a_new_topic_starts_anew(store, r
     assert store.client.hgetall(f"{live.redis_prefix}armed:KR:A") == before
     other = SignalStore(store.client, live, "another")
     assert len(other.fire([record("A", 0, []), record("A", 1, RSI)], rules)) == 1
+
+
+def test_offsets_are_compared_in_the_topic_that_the_record_is_of(store, rules):
+    def of(epoch: str, *offsets: int) -> list[bytes]:
+        return [record("A", n, RSI if n % 2 else [], epoch=epoch) for n in offsets]
+
+    left = of("old", *range(100, 104))  # still in tick-rules when the topic is another one
+    assert len(store.fire([*left, *of("new", 0, 1)], rules)) == 3
+    assert store.fire([*left, *of("new", 0, 1)], rules) == [], "each is refused by its own"
+    assert len(store.fire(of("new", 2, 3), rules)) == 1
+    earlier = [record("A", n, RSI if n % 2 else []) for n in range(2)]
+    assert len(store.fire([*earlier, *of("epoch", 1)], rules)) == 1, "one that does not say is of the store's own"
+
+
+def test_a_relay_goes_on_when_the_ticks_topic_is_made_anew(live, registry):
+    sender, stop = producer(live), threading.Event()
+    worker = threading.Thread(target=relay, args=(live, registry, stop.is_set), daemon=True)
+    worker.start()
+
+    def send(*offsets: int) -> None:
+        epoch = epoch_of_ticks(live)
+        records = [record("A01", n, RSI if n % 2 else [], epoch=epoch) for n in offsets]
+        send_all(sender, topic_of(RULES, live.topic_prefix), [(b"KR:A01", r) for r in records])
+
+    send(50, 51)
+    assert until(lambda: len(fired(live)) == 1)
+    before = epoch_of_ticks(live)
+    admin = KafkaAdminClient(bootstrap_servers=live.kafka)
+    admin.delete_topics([topic_of(TICKS, live.topic_prefix)])
+    assert until(lambda: topic_of(TICKS, live.topic_prefix) not in admin.list_topics())
+    admin.close()
+    ensure_topics(live)
+    assert epoch_of_ticks(live) != before
+    send(0, 1)
+    again = until(lambda: len(fired(live)) == 2, 20)
+    stop.set()
+    worker.join(20)
+    assert again and not worker.is_alive()
 
 
 def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):

@@ -106,9 +106,8 @@ def messages(spark, values, received=None):
 
 
 def run(spark, live, registry, rules, values, received=None):
-    found = detect_rules(
-        messages(spark, values, received), live, registry, rules, load_curves(CONF / "volume_curves.json"), CLOCK
-    )
+    curves = load_curves(CONF / "volume_curves.json")
+    found = detect_rules(messages(spark, values, received), live, registry, rules, curves, CLOCK, "e1")
     rows = [(row["kind"], json.loads(row["value"])) for row in found.collect()]
     return [v for k, v in rows if k == "rules"], [v for k, v in rows if k == "dead"]
 
@@ -150,7 +149,7 @@ def test_a_tick_finds_what_a_bar_would(spark, live, registry, rules, days, calen
         record = got.get((value["symbol"], value["price"]))
         assert set(record["strict"] if record else []) == wanted, value
         if record:
-            assert set(record["strict"]) <= set(record["relaxed"])
+            assert set(record["strict"]) <= set(record["relaxed"]) and record["epoch"] == "e1"
         fired |= wanted
     assert fired >= {"rsi_oversold", "rsi_overbought", "bollinger_lower_touch", "bollinger_upper_touch", "high_52_week"}
     assert fired >= {"macd_cross"} and fired & {"golden_cross", "dead_cross"}, "the shares must try every rule"
@@ -343,10 +342,10 @@ def test_micro_batches_see_in_one_look_what_real_time_sees_in_two(
     given = [a for a, _ in some_actions(days)]
     side = side_of(spark, live_lake, registry, rules, actions=given)
     curves = load_curves(CONF / "volume_curves.json")
-    records = detect_rules(ticks, side, registry, rules, curves, CLOCK)
+    records = detect_rules(ticks, side, registry, rules, curves, CLOCK, "e1")
     due = spark.createDataFrame(given, live_lake.schema("actions"))
     prices_ = tick_prices(ticks, price_side(live_lake.read("live_state"), due), CLOCK)
-    both = rules_and_prices(ticks, side, registry, rules, curves, CLOCK).collect()
+    both = rules_and_prices(ticks, side, registry, rules, curves, CLOCK, "e1").collect()
 
     names = ["kind", "key", "value"]
     seen = sorted(tuple(row[n] for n in names) for row in both if row["kind"] is not None)

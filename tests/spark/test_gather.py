@@ -184,6 +184,29 @@ def test_a_run_that_failed_in_part_asks_only_for_the_rest(collect, lake, calenda
         assert most.details["fates"]["skipped"] == 13 and most.failed is None
 
 
+def test_years_are_one_undertaking_until_there_is_a_new_session(collect, lake, calendars):
+    days, names = days_of(calendars, count=300), [f"S{n:02}" for n in range(4)]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    shares = {s: Share(rows_of(days[:-1], 10 + n)) for n, s in enumerate(names)} | {"^IXIC": Share(rows_of(days))}
+
+    def asked(server):
+        return {a.path.rsplit("/", 1)[1]: int(a.query["period1"]) for a in server.asked if "chart/" in a.path}
+
+    with YahooServer(shares) as server:
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith(("S01", "S03")) else None
+        saturday, sunday = (datetime(2025, 3, day, 12, tzinfo=UTC) for day in (29, 30))
+        collect(server, now=saturday, years=1)
+        server.fault, before = None, asked(server)
+        collect(server, now=sunday, years=1)
+        assert asked(server) == {s: before[s] for s in ("S01", "S03")}, "only what failed, of the same span"
+        for name in names:
+            server.shares[name] = Share(rows_of(days, 10 + int(name[1:])))
+        collect(server, years=1)  # Monday's session is over
+        week = server.shares["S00"].moment(days[-5]) - 34_200
+        assert {s: at for s, at in asked(server).items() if s in names} == dict.fromkeys(names, week)
+    assert min(day for _, day in stored(lake)) == date(2024, 3, 28) and len(stored(lake)) == 4 * 252
+
+
 def test_a_split_rewrites_no_history_and_one_served_twice_is_told(collect, lake, calendars):
     days = days_of(calendars)
     put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in ("REAL", "TWICE", "MUTE", "LATE")])
@@ -248,6 +271,35 @@ def test_a_killed_merge_is_done_again_without_a_request(collect, lake, calendars
         assert asked == 1 and stored(lake) == {}
         collect(server, start=days[0])
         assert server.count("chart/AAA") == 0 and len(stored(lake)) == 8
+
+
+def test_what_became_of_a_question_is_told_once_through_a_kill(collect, lake, calendars, tmp_path, monkeypatch):
+    days = days_of(calendars, count=8)
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in ("AAA", "BAD")])
+
+    def told():
+        rows = lake.read("fetches").where("kind = 'bars'").collect()
+        return sorted((r["run_id"], r["symbol"], r["fate"]) for r in rows)
+
+    def killed(*_):
+        raise SystemExit("killed")
+
+    with YahooServer({"AAA": Share(rows_of(days)), "BAD": Share(rows_of(days))}) as server:
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith("BAD") else None
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "told", killed)  # the lake has them, and the ledger does not know it
+            with pytest.raises(SystemExit):
+                collect(server, start=days[0])
+        first = [("run-0", "AAA", "ok"), ("run-0", "BAD", "failed")]
+        assert told() == first
+        collect(server, start=days[0])
+        assert told() == (first := [*first, ("run-1", "BAD", "failed")]), "the new one and no other again"
+        collect(server, start=days[0])  # its note has the id of one that was let go
+        assert told() == (first := [*first, ("run-2", "BAD", "failed")])
+        for path in (tmp_path / "local" / "state" / "ledger").glob("*.sqlite*"):
+            path.unlink()
+        collect(server, start=days[0])
+        assert told() == [*first, ("run-3", "AAA", "ok"), ("run-3", "BAD", "failed")], "a ledger made anew is another"
 
 
 def test_the_first_merge_is_made_while_a_slow_vendor_is_waited_for(collect, lake, calendars, monkeypatch):

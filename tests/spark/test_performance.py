@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from sise.columns import numbered_sessions
+from sise.errors import ConfigError
 from sise.signals.performance import ENTRY_WITHIN, LOOKAHEAD, evaluate
 from sise.signals.summary import summarize
 from sise.signals.track import track_signals
@@ -270,8 +271,8 @@ def merge(lake, name, rows):
 
 
 @pytest.fixture
-def track(spark, lake, registry, settings, calendars):
-    return lambda **changed: track_signals(spark, lake, registry, replace(settings, **changed), calendars)
+def track(spark, lake, settings, calendars):
+    return lambda **changed: track_signals(spark, lake, replace(settings, **changed), calendars)
 
 
 def table(lake) -> dict[str, dict]:
@@ -351,3 +352,21 @@ def test_a_rule_that_is_gone_is_named_and_a_signal_without_a_case_is_counted(lak
     assert table(lake)["late"]["entry_date"] is None and not table(lake)["late"]["complete"]
     assert table(lake)["none"]["no_entry"] == "no_trade"
     assert "rsi_oversold, 1 sessions: no case yet of 2 signals (1 still running, 1 without an entry)" in outcome.lines
+
+
+def test_a_rule_of_the_tick_alone_has_its_own_direction(lake, track, days, tmp_path):
+    live = {"measure": "day_volume / prev_volume_avg_20", "fires": ">", "at": 2}
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    rules = [{"name": "climax", "live": live, "direction": "short"}, {"name": "surge", "live": live}]
+    (conf / "watchlists.json").write_text(json.dumps({"rules": rules}))
+    put(lake, "signals", [signal("a", "AAA", days[5], "climax"), signal("b", "AAA", days[5], "surge")])
+    merge(lake, "prices", bars("AAA", days[:30]))
+    outcome = track(conf=conf)
+    assert table(lake)["a"]["direction"] == "short" and table(lake)["b"]["direction"] == "long"
+    assert table(lake)["a"]["return_5"] == -table(lake)["b"]["return_5"] < 0
+    assert not any("not in conf" in line for line in outcome.lines)
+    rules[0]["direction"] = "down"
+    (conf / "watchlists.json").write_text(json.dumps({"rules": rules}))
+    with pytest.raises(ConfigError, match="rule climax: direction 'down' must be long or short"):
+        track(conf=conf)

@@ -754,6 +754,14 @@ def test_what_the_jobs_would_refuse_is_not_written(here, change, words):
     assert read_rules(settings).content == before.content
 
 
+def test_a_name_that_another_rule_has_is_refused_and_said_once(here):
+    settings, registry = here
+    rules = read_rules(settings).rules
+    tick = next(rule for rule in rules if rule["name"] == "volume_surge")
+    for twin in (tick, {"name": "volume_surge", "when": "close > 1"}):
+        assert problems_of([*rules, twin], settings, registry) == ["rule volume_surge: named twice"]
+
+
 def test_two_people_do_not_overwrite_each_other(here):
     settings, registry = here
     first, second = read_rules(settings), read_rules(settings)
@@ -932,6 +940,17 @@ def test_what_is_typed_into_a_rule_is_not_lost_without_a_word(here, monkeypatch)
     pressed(page, catalogue("en")["edit.reload"])
     about = next(t for t in page.text_input if t.label == catalogue("en")["set.about"])
     assert about.value == "theirs" and not page.warning and read_rules(settings).rules[0]["about"] == "theirs"
+
+
+def test_a_requirement_that_is_emptied_is_gone(here, monkeypatch):
+    settings, registry = here
+    monkeypatch.setattr(settings_page, "_preview", lambda here, before, entry: None)
+    page = page_of("settings._rules", settings, registry, asks=SimpleNamespace(judge=lambda rules: None))
+    page.selectbox(key="set-rule").select("macd_cross").run()
+    next(t for t in page.text_input if t.label == catalogue("en")["set.requires"]).input("").run()
+    pressed(page, catalogue("en")["set.save"])
+    assert not page.error and "requires" not in read_rules(settings).rules[4]["live"]
+    assert LiveRules.load(settings.conf_file("watchlists.json"), registry).by_name["macd_cross"].requires == ""
 
 
 def test_secrets_are_never_shown():

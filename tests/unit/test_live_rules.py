@@ -12,9 +12,11 @@ import pytest
 from sise.errors import ConfigError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
+from sise.serving.relay import RulesFile
 from sise.signals.curves import load_curves, share_at
 from sise.signals.explain import explain
 from sise.signals.rules import Expression, LiveRules
+from sise.watchlists.rules import parsed_rules
 from tests.conftest import CONF
 
 REGISTRY = Registry.load(CONF / "indicators.json")
@@ -42,13 +44,20 @@ def load(tmp_path, *entries, **live):
         ({"relaxed": 25}, "as wide as the one before"),
         ({"relaxed": 35, "watch": 33}, "as wide as the one before"),
         ({"hysteresis": 1}, "unknown entry hysteresis"),
-        ({"requires": "price"}, ""),
+        ({"measure": ""}, "measure is empty"),
+        ({"requires": " "}, "requires is empty"),
+        ({"measure": "rsi_14 < 30"}, "'rsi_14 < 30' is a comparison, where a number is expected"),
+        ({"measure": "-(price > 5)"}, "'price > 5' is a comparison"),
+        ({"measure": "price and volume_avg_20"}, "is a comparison, where a number"),
+        ({"requires": "prev_rsi_14"}, "'prev_rsi_14' is a number, where a comparison is expected"),
+        ({"requires": "price > 5 and rsi_14"}, "'rsi_14' is a number"),
+        ({"requires": "price > (5 and 6)"}, "'5 and 6' is a comparison"),
+        ({"requires": "(price < 5) + 1"}, "is a number, where a comparison"),
+        ({"requires": "(price < 5) + 1 > 1"}, "'price < 5' is a comparison"),
+        ({"requires": "(price < 5) > 0"}, "'price < 5' is a comparison"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, live, words):
-    if not words:
-        assert load(tmp_path, **live).rules
-        return
     with pytest.raises(ConfigError, match=words) as problem:
         load(tmp_path, **live)
     assert "rule mine: live:" in str(problem.value)
@@ -59,6 +68,30 @@ def test_all_problems_come_at_once(tmp_path):
     with pytest.raises(ConfigError) as problem:
         load(tmp_path, *bad)
     assert "rule one" in str(problem.value) and "rule two" in str(problem.value)
+
+
+@pytest.mark.parametrize("requires", ["price > 5", "1 < price <= bb_lower * 2 and (rsi_14 > 5 and -price < 0)"])
+def test_what_is_required_are_comparisons(tmp_path, requires):
+    assert load(tmp_path, requires=requires).rules[0].requires == requires
+
+
+def test_two_rules_of_one_name_are_refused_by_who_loads_either(tmp_path):
+    tick = {"name": "a", "live": {"measure": "rsi_14", "fires": "<", "at": 30}}
+    session = {"name": "a", "when": "rsi_14 < 30"}
+    for pair in ([tick, tick], [session, tick], [tick, session], [session, session | tick]):
+        with pytest.raises(ConfigError, match="rule a: named twice"):
+            load(tmp_path, *pair)
+        assert parsed_rules({"rules": pair})[1] == ["rule a: named twice"]
+    assert parsed_rules({"rules": [tick, session | {"name": "b"}]})[1] == []
+
+
+def test_a_file_that_does_not_load_leaves_the_rules_as_they_were(tmp_path, capsys):
+    rules = load(tmp_path)
+    running = RulesFile(tmp_path / "watchlists.json", REGISTRY)
+    for content in ('{"rules": 3}', '{"rules": [{"name": "a", "live": {"measure": "", "fires": "<", "at": 1}}]}', "["):
+        (tmp_path / "watchlists.json").write_text(content)
+        assert not running.changed() and running.rules == rules
+        assert "the rules stay as they were" in capsys.readouterr().err
 
 
 def test_no_live_rule_at_all_is_an_error(tmp_path):

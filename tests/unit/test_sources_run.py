@@ -89,6 +89,23 @@ def test_what_a_share_lacks(us):
     assert sum(len(calendar.between(*span)) for span in chunks) == len(calendar.between(date(2024, 1, 2), LAST))
 
 
+@pytest.mark.parametrize("apart", [0, 30])
+def test_what_is_to_be_filled_comes_before_what_is_only_asked_once_more(calendars, apart):
+    calendar, start = calendars["US"], date(2025, 1, 2)
+    recheck, never = calendar.back(LAST, 4), [(start, LAST)] * 3
+    held = {"US:A": Held(start, LAST), "US:B": Held(start, LAST, (date(2025, 2, 3),)), "US:D": Held(start, LAST)}
+    shares = [("US", "NASDAQ", name) for name in "ABCDEF"]  # of E the vendor has nothing, C and F are new
+
+    def plan(begin):
+        spans = {"US": Span(begin, LAST, LAST)}
+        asks = plan_symbols(shares, held, calendars, spans, SETTINGS, {"US:E": never}, apart)
+        assert all(ask.last == LAST or ask.last < recheck for ask in asks)
+        return "".join(ask.symbol for ask in asks)
+
+    assert plan(start) == ("BCCFFABDE" if apart else "BCFADE")
+    assert plan(recheck) == "CFABDE"
+
+
 def test_what_a_market_lacks(calendars):
     calendar = calendars["KR"]
     days = calendar.between(date(2025, 3, 3), LAST)
@@ -109,6 +126,27 @@ def test_what_a_market_lacks(calendars):
     assert plan(thin, covered=[(days[3], days[3])] * 3) == [days[5], *days[-5:]]
     assert plan(counts, provisional=[days[1]]) == [days[1], *days[-5:]]
     assert plan(counts, start=date(2025, 2, 26))[:3] == [date(2025, 2, 26), date(2025, 2, 27), date(2025, 2, 28)]
+
+
+def test_a_market_that_grows_has_no_holes_and_a_hole_in_it_is_one(calendars):
+    calendar = calendars["KR"]
+    days = calendar.between(date(2015, 1, 2), LAST)
+
+    def plan(counts):
+        held = {"KOSDAQ": counts}
+        asks = plan_days(["KOSDAQ"], held, {}, calendar, Span(days[0], LAST, LAST), SETTINGS, {})
+        return [ask.first for ask in asks]
+
+    grown = {day: 1_000 + n * 800 // len(days) for n, day in enumerate(days)}
+    assert plan(grown) == days[-5:]
+    assert plan({day: 2_800 - n for day, n in grown.items()}) == days[-5:], "nor has one that shrinks"
+    begun = {day: n for day, n in grown.items() if not days[9] < day < days[-9]}  # a backfill that was killed
+    assert plan(begun) == [*days[10:-9], *days[-5:]]
+    holes = grown | {days[0]: 800, days[100]: 880, days[2_000]: 1_200} | dict.fromkeys(days[1_000:1_015], 900)
+    del holes[days[50]]
+    assert plan(holes) == [days[n] for n in (0, 50, 100, *range(1_000, 1_015), 2_000)] + days[-5:]
+    few = grown | dict.fromkeys(days[500:1_000], 3)  # of another source's few shares
+    assert plan(few) == [*days[500:1_000], *days[-5:]]
 
 
 def test_indices_and_actions_that_were_never_answered_are_asked_for_again(calendars):
@@ -194,7 +232,7 @@ def test_the_ledger_keeps_answers_until_they_are_merged(tmp_path):
     assert unanswered([ask_for("NA", LAST - timedelta(days=9))], ledger.answered(campaign)) != []
     ledger.merged([kept.id])
     assert ledger.waiting_rows() == (0, 0) and "US:NA" in ledger.answered(campaign)
-    notes = [note for part in ledger.untold(10) for note in part if not ledger.told([note["id"]])]
+    notes = [note for _, part in ledger.untold(10) for note in part if not ledger.told([note["id"]])]
     assert [(n["symbol"], n["fate"], n["run"]) for n in notes] == [
         ("NA", "ok", "run-1"), ("AAPL", "failed", "run-1"), ("GONE", "no_data", "run-1"),
     ]  # fmt: skip
@@ -203,6 +241,32 @@ def test_the_ledger_keeps_answers_until_they_are_merged(tmp_path):
     ledger.bind("table-1")
     assert not ledger.bind("table-1") and ledger.bind("table-2") and ledger.covered(0) == {}
     ledger.close()
+
+
+def test_what_is_told_has_a_number_that_it_keeps_through_a_kill_and_no_other_has(tmp_path):
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    campaign, given = ledger.campaign("all"), []
+    for symbol in "ABC":
+        ledger.put(campaign, ask_for(symbol), Answer(Fate.FAILED, "down"))
+    number, notes = next(ledger.untold(2))  # the run is killed before it is told
+    identity = ledger.identity
+    ledger.close()
+    ledger = Ledger(tmp_path, "yahoo", "lake")
+    ledger.put(campaign, ask_for("D"), Answer(Fate.FAILED, "down"))
+    assert ledger.identity == identity
+    for again, part in ledger.untold(2):
+        given.append((again, [note["symbol"] for note in part]))
+        ledger.told(note["id"] for note in part)
+    assert given[0] == (number, [note["symbol"] for note in notes]) == (number, ["A", "B"])
+    assert given[1][0] > number and given[1][1] == ["C", "D"] and len(given) == 2
+    ledger.put(campaign, ask_for("E"), Answer(Fate.FAILED, "down"))  # the others are let go, and SQLite gives their ids
+    later, (note,) = next(ledger.untold(2))
+    assert note["id"] == notes[0]["id"] and later > given[1][0]
+    ledger.close()
+    ledger.path.unlink()
+    anew = Ledger(tmp_path, "yahoo", "lake")
+    assert anew.identity != identity
+    anew.close()
 
 
 def test_a_disk_that_fills_loses_nothing(tmp_path):
@@ -280,7 +344,7 @@ def crew_of(tmp_path, vendor, count):
     return (
         crew,
         ledger,
-        {note["symbol"]: note for part in ledger.untold(9_999) for note in part if not ledger.told([note["id"]])},
+        {note["symbol"]: note for _, part in ledger.untold(9_999) for note in part if not ledger.told([note["id"]])},
     )
 
 

@@ -90,7 +90,7 @@ def problems_of(rules: list[Any], settings: Settings, registry: Registry) -> lis
         live_rules(rules, registry)
     except ConfigError as problem:
         found += str(problem).splitlines()
-    return found
+    return list(dict.fromkeys(found))  # what is wrong with a name both say
 
 
 def live_rules(rules: list[Any], registry: Registry) -> LiveRules:

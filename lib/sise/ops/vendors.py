@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sise.calendars import Calendar
 from sise.errors import InputError
 from sise.ops.arguments import request_of
 from sise.ops.outcome import Outcome
-from sise.prices.collect import today_of
 from sise.prices.gather import Wanted, gather
 from sise.sources.asks import Vendor
 from sise.sources.base import Source
@@ -54,11 +52,7 @@ def gather_prices(job: Context) -> Outcome:
     if args.max_requests is not None and args.max_requests < 1:
         raise InputError(f"--max-requests {args.max_requests} must be 1 or more")
     request = request_of(args)
-    start = request.start
-    if args.years is not None:
-        end = request.end or max(today_of(settings, job.calendars).values())
-        start = end - timedelta(days=round(365.25 * args.years))
-    wanted = Wanted(tuple(args.market), tuple(args.codes), start, request.end)
+    wanted = Wanted(tuple(args.market), tuple(args.codes), request.start, request.end, args.years)
     ledger = Ledger(settings.state, args.source, settings.lake, job.run_id)
     try:
         vendor = vendor_of(args.source, settings, job.calendars, lambda: ledger.spend(args.max_requests))

@@ -22,14 +22,14 @@ def report_fetches(lake: Lake, ledger: Ledger, source: str, whole: Collection[da
     """Appends the notes that are not there yet, those of killed runs too. ``whole``: sessions of which whole markets
     were asked: a share that is active and was not in the answer gets a note of its own; gives how many those are."""
     markets: set[str] = set()
-    for notes in ledger.untold(_ROWS_A_COMMIT):
+    for number, notes in ledger.untold(_ROWS_A_COMMIT):
         markets |= {
             note["market"]
             for note in notes
             if note["symbol"] is None and note["kind"] == "bars" and note["fate"] == Fate.OK
             if date.fromisoformat(note["last"]) in whole
         }
-        _append(lake, [_row(note, source) for note in notes])
+        _append(lake, [_row(note, source) for note in notes], (ledger.identity, number))
         ledger.told(note["id"] for note in notes)
     missing = 0
     for day in whole:
@@ -44,10 +44,10 @@ def report_fetches(lake: Lake, ledger: Ledger, source: str, whole: Collection[da
     return missing
 
 
-def _append(lake: Lake, rows: list[dict[str, Any]]) -> None:
+def _append(lake: Lake, rows: list[dict[str, Any]], once: tuple[str, int] | None = None) -> None:
     schema = lake.schema("fetches")
     filled = [{name: row.get(name) for name in schema.names} for row in rows]
-    lake.append("fetches", lake.spark.createDataFrame(filled, schema).coalesce(1))
+    lake.append("fetches", lake.spark.createDataFrame(filled, schema).coalesce(1), once)
 
 
 def _row(note: Mapping[str, Any], source: str) -> dict[str, Any]:

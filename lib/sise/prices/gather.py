@@ -29,7 +29,7 @@ from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered
+from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered, years_back
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
@@ -47,12 +47,13 @@ _LONG = 30
 @dataclass(frozen=True)
 class Wanted:
     """``markets``: empty for all that the vendor has; ``codes``: only these shares; ``start``, ``end``: sessions, both
-    included; without ``start`` what is new, and the whole history of what the lake does not know."""
+    included; ``years``: so many up to the end; without a start what is new, and the whole history of new shares."""
 
     markets: Sequence[str] = ()
     codes: Sequence[str] = ()
     start: date | None = None
     end: date | None = None
+    years: float | None = None
 
 
 def gather(
@@ -126,7 +127,8 @@ class _Gathering:
             calendar = self.calendars[country]
             last = last_session(calendar, self.settings, self.now)
             end = min(self.wanted.end or last, last)
-            spans[country] = Span(self.wanted.start, end, last)
+            start = years_back(end, self.wanted.years) if self.wanted.years else self.wanted.start
+            spans[country] = Span(start, end, last)
             for day in calendar.between(last, self.wanted.end or last)[1:]:
                 reason = f"the session of {day} is not over, or not settled before its evening"
                 self._note(country, day, Fate.NOT_SETTLED, reason)

@@ -1,6 +1,6 @@
 -- One batch of records: decides per share and rule what fires, and writes it. All or nothing.
--- KEYS[1] prefix. ARGV: epoch of the tick topic, seconds a signal stays active, length of the stream,
--- cooldowns as JSON (rule -> ms), outbox key, then the records as the detection wrote them.
+-- KEYS[1] prefix. ARGV: epoch of the tick topic (for records that carry none), seconds a signal stays active, length of
+-- the stream, cooldowns as JSON (rule -> ms), outbox key, then the records as the detection wrote them.
 -- Returns the JSON of every fired signal.
 local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
 local cooldown = cjson.decode(ARGV[4])
@@ -47,7 +47,7 @@ for i = 6, #ARGV do
   local key = P .. 'armed:' .. share
   local flat, state = redis.call('HGETALL', key), {}
   for j = 1, #flat, 2 do state[flat[j]] = flat[j + 1] end
-  local seen = '@' .. epoch .. ':' .. r.partition
+  local seen = '@' .. (r.epoch or epoch) .. ':' .. r.partition
   if not (state[seen] and r.offset <= tonumber(state[seen])) then
     local relaxed, strict = {}, {}
     for _, rule in ipairs(r.relaxed) do relaxed[rule] = true end

@@ -27,8 +27,9 @@ class LatestPrices:
     """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
     best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired.
 
-    No price goes back in time: a tick that comes late counts for best and worst only. On an ex-date the trigger price
-    is taken to the new basis; a signal whose factor nobody knows is not followed any more. For that a signal also
+    No price goes back in time: a tick that comes late counts for best and worst only. In real-time mode a tick that is
+    here before the relay has written the signal (it may have to catch up) counts for neither. On an ex-date the trigger
+    price is taken to the new basis; a signal whose factor nobody knows is not followed any more. For that a signal also
     has ``followed`` (time of its newest tick), ``basis`` (the product of the factors) and ``basis_as_of``.
     """
 

@@ -67,8 +67,8 @@ def patiently(work: Callable[[], T], say: Callable[[str], None], stop: Callable[
 
 
 class SignalStore:
-    """Signals in one Redis. ``epoch`` names the life of the tick topic whose offsets are compared: a topic made anew
-    starts at offset 0 again."""
+    """Signals in one Redis. ``epoch`` names the life of the tick topic whose offsets are compared (one made anew starts
+    at offset 0 again), for records of an earlier version: the others carry theirs."""
 
     def __init__(self, client: redis.Redis, settings: Settings, epoch: str):
         self.client, self.epoch = client, epoch

@@ -200,7 +200,7 @@ class Detection:
 
     def _start_realtime(self) -> list[StreamingQuery]:
         rules = self.file.rules
-        found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock)
+        found = detect_rules(self._ticks(), self.live(), self.registry, rules, self.curves, self.clock, self.epoch)
         topic = F.when(F.col("kind") == "dead", topic_of(DEAD, self.settings.topic_prefix)).otherwise(
             topic_of(RULES, self.settings.topic_prefix)
         )
@@ -227,7 +227,7 @@ class Detection:
         # Each task writes the source of the rules' arithmetic anew: no more tasks than run at once.
         ticks = self._ticks(maxOffsetsPerTrigger=100_000).coalesce(self.spark.sparkContext.defaultParallelism)
         live = self._kept(self.live())
-        found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock)
+        found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock, self.epoch)
         with tick_plans(self.spark):
             return [self._start_batches(found, "detect", "detect-micro-batch", 0, _MicroBatches(self))]
 

@@ -83,15 +83,17 @@ def detect_rules(
     rules: LiveRules,
     curves: Mapping[str, Curve],
     clock: Clock,
+    epoch: str,
 ) -> DataFrame:
     """(kind, key, value): a record for each tick inside a rule's watch band, a dead letter for each refused tick.
 
     ``ticks``: Kafka's key, value, topic, partition, offset, timestamp. ``live``: live_side(). A tick of a share that
     is not eligible, or outside regular hours, gives nothing. ``value`` is JSON; ``kind`` is "rules" or "dead".
     A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
-    at its price, ``partition`` and ``offset`` of the tick, ``as_of`` of the state and the rules' ``version``.
+    at its price, ``partition`` and ``offset`` of the tick, the ``epoch`` of the topic that has those (a name of its
+    life), ``as_of`` of the state and the rules' ``version``.
     """
-    rows = rules_and_prices(ticks, live, registry, rules, curves, clock)
+    rows = rules_and_prices(ticks, live, registry, rules, curves, clock, epoch)
     return rows.where(F.col("kind").isNotNull()).select("kind", "key", "value")
 
 
@@ -102,6 +104,7 @@ def rules_and_prices(
     rules: LiveRules,
     curves: Mapping[str, Curve],
     clock: Clock,
+    epoch: str,
 ) -> DataFrame:
     """What detect_rules and tick_prices give, in one look at the ticks: (kind, key, value) and tick_prices' columns.
 
@@ -110,7 +113,8 @@ def rules_and_prices(
     rows, names = _with_rules(judged(ticks, live, clock), registry, rules, curves)
     kind = F.when(refused, "dead").when(_may_have_signals() & _watched(rules), "rules")
     rows = rows.withColumn("kind", kind)
-    value = F.when(F.col("kind") == "dead", _dead_letter()).when(F.col("kind") == "rules", _record(rules, names))
+    record = _record(rules, names, epoch)
+    value = F.when(F.col("kind") == "dead", _dead_letter()).when(F.col("kind") == "rules", record)
     of_price = [F.when(~refused, F.col(name)).alias(name) for name in PRICE]
     return rows.select(
         "kind", F.when(F.col("kind").isNotNull(), F.col("key")).alias("key"), value.alias("value"), *of_price
@@ -154,7 +158,7 @@ def _with_rules(
     return rows.withColumns(found), shown
 
 
-def _record(rules: LiveRules, names: list[str]) -> Column:
+def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
     def holding(which: str) -> Column:
         # array_compact calls a lambda for each name, uncompiled: an eighth of detection's time at 10,000 ticks/s.
         names = [F.when(F.col(f"r_{rule.name}")[which], F.lit(f"{rule.name} ")) for rule in rules.rules]
@@ -175,6 +179,7 @@ def _record(rules: LiveRules, names: list[str]) -> Column:
             F.struct(*[F.col(f"v_{name}").alias(name) for name in names]).alias("indicators"),
             "partition",
             "offset",
+            F.lit(epoch).alias("epoch"),
             "received",
             "as_of",
             F.col("rules_version").alias("version"),

@@ -22,6 +22,7 @@ from typing import Any
 from sise.errors import ConfigError
 from sise.indicators.algebra import Algebra
 from sise.indicators.registry import Registry
+from sise.watchlists.rules import named_twice, rule_entries
 
 __all__ = ["Expression", "LiveRule", "LiveRules", "names_at_tick"]
 
@@ -56,8 +57,9 @@ class Expression:
     def names(self) -> list[str]:
         return sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)})
 
-    def check(self, known: tuple[str, ...]) -> None:
-        """Raises ConfigError for an unknown name, or anything but arithmetic and comparisons."""
+    def check(self, known: tuple[str, ...], *, condition: bool) -> None:
+        """Raises ConfigError for an unknown name, anything but arithmetic and comparisons, and a comparison where a
+        number is expected or, of a ``condition``, the other way round."""
         allowed: tuple[type[ast.AST], ...] = (
             ast.BinOp,
             ast.UnaryOp,
@@ -79,9 +81,21 @@ class Expression:
                 )
         if unknown := [name for name in self.names if name not in known]:
             raise ConfigError(f"{self.text!r} names {', '.join(unknown)}; there are {', '.join(known)}")
+        _expect(self._tree, condition)
 
     def evaluate(self, values: Mapping[str, Any], ops: Algebra) -> Any:
         return _evaluate(self._tree, values, ops)
+
+
+def _expect(node: ast.expr, condition: bool) -> None:
+    """Raises ConfigError where a comparison stands for a number, or a number for a comparison: Spark refuses it."""
+    is_condition, of_conditions = isinstance(node, ast.Compare | ast.BoolOp), isinstance(node, ast.BoolOp)
+    if is_condition != condition:
+        found, wanted = ("a comparison", "a number") if is_condition else ("a number", "a comparison")
+        raise ConfigError(f"{ast.unparse(node)!r} is {found}, where {wanted} is expected")
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, ast.expr):
+            _expect(part, of_conditions)
 
 
 def _evaluate(node: ast.AST, values: Mapping[str, Any], ops: Algebra) -> Any:
@@ -163,13 +177,9 @@ class LiveRules:
 
     @classmethod
     def load(cls, path: Path, registry: Registry) -> LiveRules:
-        """Raises ConfigError that lists every problem in the ``live`` entries."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            entries = content["rules"]
-        except (ValueError, TypeError, KeyError) as problem:
-            raise ConfigError(f'{path}: an object with a list "rules" is expected ({problem})') from problem
-        found, problems = [], []
+        """Raises ConfigError that lists every problem in the ``live`` entries, and names that two rules have."""
+        entries = rule_entries(path)
+        found, problems = [], named_twice(entries)
         for entry in entries:
             if not isinstance(entry, Mapping) or "live" not in entry:
                 continue
@@ -236,8 +246,10 @@ def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> Liv
     for key in ("measure", "requires"):
         if not isinstance(entry.get(key, ""), str):
             raise ConfigError(f"{key} {entry[key]!r} is not a text")
-        if entry.get(key):
-            Expression(entry[key]).check(known)
+        if key in entry and not entry[key].strip():
+            raise ConfigError(f"{key} is empty")
+        if key in entry:
+            Expression(entry[key]).check(known, condition=key == "requires")
     rule = LiveRule(
         name,
         entry["measure"],

@@ -7,7 +7,7 @@ run, so a run killed before it is done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
@@ -17,15 +17,14 @@ from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
 from sise.columns import numbered_sessions
-from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.session import Hold, described
 from sise.settings import Settings
 from sise.signals.performance import HORIZONS, LOOKAHEAD, evaluate
 from sise.signals.summary import ALL, sentence, summarize
-from sise.watchlists.rules import DIRECTIONS, Rule, load_rules
-from sise.watchlists.universe import Read, session_shares
+from sise.watchlists.rules import DIRECTIONS, load_directions
+from sise.watchlists.universe import Read
 
 __all__ = ["evaluated", "last_sessions", "pinned", "track_signals"]
 
@@ -35,13 +34,11 @@ _READ = ("prices", "actions", "symbols", "indices")
 _DATED = {"prices": "date", "actions": "ex_date", "symbols": "valid_from"}
 
 
-def track_signals(
-    spark: SparkSession, lake: Lake, registry: Registry, settings: Settings, calendars: Mapping[str, Calendar]
-) -> Outcome:
+def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars: Mapping[str, Calendar]) -> Outcome:
     """Brings signal_performance and signal_summary up to date with the signals archived and the prices known."""
     for name in ("signals", "prices"):
         lake.require(name)
-    rules = load_rules(settings.conf_file("watchlists.json"), session_shares(lake, registry, settings, {}, calendars))
+    directions = load_directions(settings.conf_file("watchlists.json"))
     versions = {name: lake.version(name) for name in ("signals", *_READ)}
     read = pinned(lake, versions)
     outcome = Outcome(versions=dict(versions))
@@ -49,7 +46,7 @@ def track_signals(
     with Hold() as hold:
         with described(spark, "signals: which are not finished, or have changed days"):
             changed = _changes(lake, done, versions, outcome)
-            signals = _with_direction(read("signals"), rules)
+            signals = _with_direction(read("signals"), directions)
             known = lake.read("signal_performance")
             todo = hold(_select_todo(signals, known, changed, waiting=done != versions))
             outcome.rows_in, first = todo.agg(F.count(F.lit(1)), F.min("session")).collect()[0]
@@ -61,7 +58,7 @@ def track_signals(
                 outcome.rows_out = lake.merge("signal_performance", rows).changed
         with described(spark, "signals: figures by rule, market and month"):
             _summarize(lake, versions, done, outcome, hold)
-    _say_unknown(signals, rules, outcome)
+    _say_unknown(signals, directions, outcome)
     return outcome
 
 
@@ -87,13 +84,13 @@ def evaluated(
     return evaluate(entries, prices, read("actions"), read("indices"), read("symbols"), sessions, as_of)
 
 
-def _with_direction(signals: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+def _with_direction(signals: DataFrame, directions: Mapping[str, str]) -> DataFrame:
     """The direction that the rule has now; a signal of a rule that is gone is taken for a long one."""
-    short = [rule.name for rule in rules if rule.direction == "short"]
-    direction = F.when(F.col("signal_type").isin(short), F.lit("short")).otherwise(F.lit(DIRECTIONS[0]))
+    short = [rule for rule, direction in directions.items() if direction == "short"]
+    taken_for = F.when(F.col("signal_type").isin(short), F.lit("short")).otherwise(F.lit(DIRECTIONS[0]))
     names = {"signal_id": "entry_id", "signal_type": "rule"}
     kept = ("signal_id", "signal_type", *_SHARE, "market", "session", "rule_version")
-    return signals.select(*[F.col(c).alias(names.get(c, c)) for c in kept], direction.alias("direction"))
+    return signals.select(*[F.col(c).alias(names.get(c, c)) for c in kept], taken_for.alias("direction"))
 
 
 @dataclass(frozen=True)
@@ -172,9 +169,9 @@ def _summarize(
             outcome.say(f"{row['rule']}, {row['horizon']} sessions: {sentence(row)}")
 
 
-def _say_unknown(signals: DataFrame, rules: Sequence[Rule], outcome: Outcome) -> None:
+def _say_unknown(signals: DataFrame, directions: Mapping[str, str], outcome: Outcome) -> None:
     names = [row["rule"] for row in signals.select("rule").distinct().collect()]
-    if gone := sorted(set(names) - {rule.name for rule in rules}):
+    if gone := sorted(set(names) - set(directions)):
         outcome.say(f"not in conf/watchlists.json, taken for long: {', '.join(gone)}")
 
 

@@ -12,6 +12,8 @@ import hashlib
 import os
 import sqlite3
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ CREATE TABLE IF NOT EXISTS ask (
     first TEXT, last TEXT, fate TEXT, reason TEXT, rows INTEGER, requests INTEGER, seconds REAL, run TEXT, at TEXT,
     waiting INTEGER, bars BLOB, rest TEXT, told INTEGER DEFAULT 0);
 CREATE INDEX IF NOT EXISTS ask_told ON ask (told) WHERE told = 0;
+CREATE INDEX IF NOT EXISTS ask_telling ON ask (told) WHERE told = -1;
 CREATE INDEX IF NOT EXISTS ask_campaign ON ask (campaign, key);
 CREATE INDEX IF NOT EXISTS ask_waiting ON ask (waiting) WHERE waiting = 1;
 CREATE INDEX IF NOT EXISTS ask_key ON ask (key);
@@ -71,6 +74,7 @@ class Ledger:
             if max_pages:
                 self._base.execute(f"PRAGMA max_page_count={max_pages}")
             self._base.executescript(_TABLES)
+            self._base.execute("INSERT OR IGNORE INTO fact VALUES ('id', ?)", (uuid.uuid4().hex,))
 
     def close(self) -> None:
         self._base.close()
@@ -177,13 +181,38 @@ class Ledger:
                 values = (Fate.FAILED.value, reason, key, Fate.OK.value)
                 base.execute("UPDATE ask SET fate = ?, reason = ? WHERE key = ? AND waiting = 0 AND fate = ?", values)
 
-    def untold(self, most: int) -> Iterator[list[dict[str, Any]]]:
-        """Notes that the lake does not have yet, oldest first, so many at a time; ``told`` marks them."""
+    @property
+    def identity(self) -> str:
+        """One that was thrown away and made anew has another."""
+        return str(next(self._read("SELECT value FROM fact WHERE name = 'id'"))[0])
+
+    def untold(self, most: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Notes that the lake does not have yet, oldest first, so many at a time; ``told`` marks them. Each lot has a
+        number above those before. One that a killed run was about to tell comes again with the number that it had: the
+        lake may have it."""
         names = ["id", "run", "kind", "country", "market", "symbol", "first", "last", "fate", "reason", "rows"]
         names += ["requests", "seconds", "at"]
-        query = f"SELECT {', '.join(names)} FROM ask WHERE told = 0 ORDER BY id LIMIT ?"
-        while rows := list(self._read(query, (most,))):
-            yield [dict(zip(names, row, strict=True)) for row in rows]
+        query = f"SELECT {', '.join(names)} FROM ask WHERE told = -1 ORDER BY id"
+        while True:
+            number = self._next_lot(most)
+            if not (rows := list(self._read(query))):
+                return
+            yield number, [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _next_lot(self, most: int) -> int:
+        """Marks the notes to be told next, where none are, and gives their number."""
+        with self._transaction() as base:
+            known = base.execute("SELECT value FROM fact WHERE name = 'telling'").fetchone()
+            number = int(known[0]) if known else 0
+            if base.execute("SELECT 1 FROM ask WHERE told = -1").fetchone():
+                return number
+            # Not the notes' own ids: SQLite gives those of notes that were let go to others. From the clock, since an
+            # older copy of this file may have been put back.
+            number = max(number + 1, time.time_ns() // 1_000_000)
+            chosen = "SELECT id FROM ask WHERE told = 0 ORDER BY id LIMIT ?"
+            base.execute(f"UPDATE ask SET told = -1 WHERE id IN ({chosen})", (most,))
+            base.execute("INSERT OR REPLACE INTO fact VALUES ('telling', ?)", (str(number),))
+            return number
 
     def told(self, ids: Iterable[int]) -> None:
         """The lake has these notes; those that count for nothing later are let go."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from statistics import median_high
 
 from sise.calendars import MARKETS, ZONES, Calendar
 from sise.sources.asks import Ask, Vendor
@@ -24,11 +26,15 @@ __all__ = [
     "plan_extras",
     "plan_symbols",
     "unanswered",
+    "years_back",
 ]
 
 # A session that the vendor was asked for so often in vain stays a hole: the share did not exist or trade. Once is not
 # enough: a "no data" may be a vendor's hiccup, and would cost a share its history.
 HOLE_TRIES = 3
+# About 20 sessions to either side are around one; less than this part of what is usual over all is far fewer.
+_NEAR = timedelta(days=30)
+_FAR_FEWER = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Held:
     first: date
     last: date
     holes: Sequence[date] = ()
+
+
+def years_back(day: date, years: float) -> date:
+    return day - timedelta(days=round(365.25 * years))
 
 
 def last_session(calendar: Calendar, settings: SourceSettings, now: datetime) -> date:
@@ -83,21 +93,27 @@ def plan_symbols(
     covered: Mapping[str, Sequence[tuple[date, date]]],
     apart: int = 0,
 ) -> list[Ask]:
-    """Questions about shares (country, market, symbol), in their order. One span a share, from the first session wanted
-    to the end; with ``apart`` a span for each gap, of at most so many sessions."""
-    asks = []
+    """Questions about shares (country, market, symbol), in their order, but those with nothing to fill come last: a
+    day's budget is not spent on the recheck while others wait. One span a share, from the first session wanted to the
+    end; with ``apart`` a span for each gap, of at most so many sessions."""
+    asks: list[Ask] = []
+    rechecks: list[Ask] = []
     for country, market, symbol in shares:
         span, calendar = spans[country], calendars[country]
         ask = Ask("bars", country, market, symbol, span.end, span.end)
-        wanted = _wanted(held.get(ask.key), calendar, span, settings, covered.get(ask.key, ()))
+        known, tried = held.get(ask.key), covered.get(ask.key, ())
+        wanted = _wanted(known, calendar, span, settings, tried)
         if not wanted:
             continue
-        if not apart:
-            asks.append(Ask("bars", country, market, symbol, wanted[0], span.end))
-            continue
-        for first, last in _runs(wanted, calendar, apart):
-            asks.append(Ask("bars", country, market, symbol, first, last))
-    return asks
+        new, recheck = known is None and len(tried) < HOLE_TRIES, _recheck(calendar, span, settings)
+        for first, last in _runs(wanted, calendar, apart) if apart else [(wanted[0], span.end)]:
+            (asks if new or first < recheck else rechecks).append(replace(ask, first=first, last=last))
+    return asks + rechecks
+
+
+def _recheck(calendar: Calendar, span: Span, settings: SourceSettings) -> date:
+    """From this session on everything is asked for once more."""
+    return calendar.back(span.last, settings.recheck_sessions - 1)
 
 
 def _wanted(
@@ -108,9 +124,8 @@ def _wanted(
     covered: Sequence[tuple[date, date]],
 ) -> list[date]:
     """The sessions of one share that are to be asked for, in order."""
-    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
-    default = span.end - timedelta(days=round(365.25 * settings.history_years))
-    start = span.start or (held.first if held else default)
+    recheck = _recheck(calendar, span, settings)
+    start = span.start or (held.first if held else years_back(span.end, settings.history_years))
     again = [day for day in calendar.between(max(start, recheck), span.end)]
     if held is None:
         missing = [day for day in calendar.between(start, span.end) if day < recheck]
@@ -148,21 +163,33 @@ def plan_days(
     covered: Mapping[str, Sequence[tuple[date, date]]],
 ) -> list[Ask]:
     """Questions about whole markets, a session each, in the order of the sessions. ``held``: by market, how many bars
-    the lake has of each session; a session with far fewer than the others counts as lacking."""
-    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    the lake has of each session; one with far fewer than those around it counts as lacking."""
+    recheck = _recheck(calendar, span, settings)
     asks = []
     for market in markets:
         counts = held.get(market, {})
         start = span.start or (min(counts) if counts else recheck)
-        usual = sorted(counts.values())[len(counts) // 2] if counts else 0
+        least = _least(counts, settings.coverage_floor)
         open_days = set(provisional.get(market, ()))
         for day in calendar.between(start, span.end):
             ask = Ask("bars", calendar.country, market, None, day, day)
-            lacking = counts.get(day, 0) < settings.coverage_floor * usual or not counts.get(day)
+            lacking = counts.get(day, 0) < least.get(day, 1)
             tried = sum(first <= day <= last for first, last in covered.get(ask.key, ()))
             if day >= recheck or day in open_days or (lacking and tried < HOLE_TRIES):
                 asks.append(ask)
     return sorted(asks, key=lambda ask: (ask.first, ask.market))
+
+
+def _least(counts: Mapping[date, int], floor: float) -> dict[date, float]:
+    """How many bars each stored session should have at least: nearly as many as are usual around it, since a market
+    grows over the years, and not far fewer than over all, where all around it lack the same."""
+    days = sorted(counts)
+    whole = median_high(counts.values()) if counts else 0
+    found = {}
+    for day in days:
+        near = days[bisect_left(days, day - _NEAR) : bisect_right(days, day + _NEAR)]
+        found[day] = max(1, floor * median_high(counts[other] for other in near), _FAR_FEWER * whole)
+    return found
 
 
 def plan_extras(
@@ -190,8 +217,7 @@ def plan_extras(
 def extras_from(days: Sequence[date], oldest: date | None, span: Span, settings: SourceSettings) -> date:
     """From when on a run wants what there is beside bars: ``days`` are the first ones of its questions about bars,
     ``oldest`` is the first session that the lake has."""
-    reach = span.end - timedelta(days=round(365.25 * settings.history_years))
-    return min([*days, span.start or max(oldest or span.end, reach)])
+    return min([*days, span.start or max(oldest or span.end, years_back(span.end, settings.history_years))])
 
 
 def lacking_extras(
@@ -203,7 +229,7 @@ def lacking_extras(
 ) -> list[Ask]:
     """What beside bars is to be asked: each question from the first session that no answer covers, the last few again.
     So one that failed is asked again, whatever bars have come meanwhile."""
-    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    recheck = _recheck(calendar, span, settings)
     asks = []
     for ask in extras:
         spans = covered.get(ask.key, ())

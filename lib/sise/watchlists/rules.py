@@ -22,7 +22,19 @@ from sise.errors import ConfigError
 if TYPE_CHECKING:  # the viewer parses rules without a JVM: only what judges or applies them brings Spark in
     from pyspark.sql import Column, DataFrame
 
-__all__ = ["DIRECTIONS", "NOT_OWN", "OwnList", "Rule", "checked_rule", "load_lists", "load_rules", "parsed_rules"]
+__all__ = [
+    "DIRECTIONS",
+    "NOT_OWN",
+    "OwnList",
+    "Rule",
+    "checked_rule",
+    "load_directions",
+    "load_lists",
+    "load_rules",
+    "named_twice",
+    "parsed_rules",
+    "rule_entries",
+]
 
 _NAME = r"[a-z][a-z0-9_]*"
 _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "direction"}
@@ -81,10 +93,7 @@ class OwnList:
 
 def parsed_rules(content: Any, where: str = "conf/watchlists.json") -> tuple[list[Rule], list[str]]:
     """The rules in the content of conf/watchlists.json and what is wrong with it, their expressions not yet judged."""
-    entries = content.get("rules") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise ConfigError(f'{where}: an object with a list "rules" is expected')
-    rules, problems = [], []
+    entries, rules, problems = _entries(content, where), [], []
     for entry in entries:
         if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
             continue  # a rule of the tick alone (signals/rules.py)
@@ -92,9 +101,37 @@ def parsed_rules(content: Any, where: str = "conf/watchlists.json") -> tuple[lis
             rules.append(_parse(entry))
         except ConfigError as problem:
             problems.append(str(problem))
-    names = [rule.name for rule in rules]
-    problems += [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    return rules, problems
+    return rules, problems + named_twice(entries)
+
+
+def named_twice(entries: Iterable[Any]) -> list[str]:
+    """What is wrong with the names of all entries together: signals and thresholds are known by them alone."""
+    names = [str(entry["name"]) for entry in entries if isinstance(entry, Mapping) and "name" in entry]
+    return [f"rule {name}: named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+
+
+def _entries(content: Any, where: str) -> list[Any]:
+    entries = content.get("rules") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ConfigError(f'{where}: an object with a list "rules" is expected')
+    return entries
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ConfigError(f"{path} is not JSON: {problem}") from problem
+
+
+def rule_entries(path: Path) -> list[Any]:
+    """The entries of conf/watchlists.json as they stand there."""
+    return _entries(_content(path), str(path))
+
+
+def load_directions(path: Path) -> dict[str, str]:
+    """By name of every rule in conf/watchlists.json, those of the tick alone too, what its signals are taken for."""
+    return {str(entry.get("name")): _direction(entry) for entry in rule_entries(path) if isinstance(entry, Mapping)}
 
 
 def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
@@ -102,11 +139,7 @@ def load_rules(path: Path, shares: DataFrame) -> list[Rule]:
 
     Raises ConfigError that lists every problem: an unknown column comes with the columns there are.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise ConfigError(f"{path} is not JSON: {problem}") from problem
-    rules, problems = parsed_rules(content, str(path))
+    rules, problems = parsed_rules(_content(path), str(path))
     for rule in rules:
         try:
             _check(rule, shares)
@@ -143,11 +176,15 @@ def _parse(entry: Any) -> Rule:
     top = entry.get("top")
     if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
         raise ConfigError(f"rule {name}: top {top!r} is not a number of 1 or more")
+    head, _, order = rank_by.rstrip().rpartition(" ")
+    return Rule(name, when, f"{head} {order.lower()}", top, str(entry.get("about", "")), _direction(entry))
+
+
+def _direction(entry: Mapping[str, Any]) -> str:
     direction = entry.get("direction", DIRECTIONS[0])
     if direction not in DIRECTIONS:
-        raise ConfigError(f"rule {name}: direction {direction!r} must be {' or '.join(DIRECTIONS)}")
-    head, _, order = rank_by.rstrip().rpartition(" ")
-    return Rule(name, when, f"{head} {order.lower()}", top, str(entry.get("about", "")), direction)
+        raise ConfigError(f"rule {entry.get('name')}: direction {direction!r} must be {' or '.join(DIRECTIONS)}")
+    return str(direction)
 
 
 def _crossing(name: str, pair: Any) -> str:

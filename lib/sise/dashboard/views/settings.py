@@ -122,9 +122,9 @@ def _live_form(here: Here, live: dict[str, Any], key: str) -> dict[str, Any]:
         )
         if name in live or given != float(value):
             found[name] = int(given) if float(given).is_integer() else float(given)
-    if live.get("requires"):
-        found["requires"] = st.text_input(words("set.requires"), live["requires"], key=f"q-{key}")
-    return found
+    if "requires" in live:
+        found["requires"] = st.text_input(words("set.requires"), live["requires"], key=f"q-{key}").strip()
+    return {k: v for k, v in found.items() if k != "requires" or v}
 
 
 def _step(value: float) -> float:
