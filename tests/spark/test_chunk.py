@@ -6,7 +6,9 @@ from datetime import date
 
 from sise.prices.chunk import chunk_of
 from sise.sources.asks import BAR_SCHEMA, Ask, bars_table
+from sise.sources.kis import KisVendor
 from sise.sources.ledger import Kept
+from sise.sources.naver import NaverVendor
 from sise.sources.outcome import Fate
 from tests.builders import action, bar, put, share, walk
 
@@ -31,7 +33,7 @@ def test_a_split_that_was_put_off_is_unconfirmed_where_it_was(lake):
     )
     moved = {k: v for k, v in action("005930", "2025-04-14", **said).items() if k != "source"}
     ask = Ask("actions rev-split", "KR", "KR", None, FIRST, LAST)
-    chunk = chunk_of(lake, "kis", [kept(ask, actions=[moved])], rebased=False)
+    chunk = chunk_of(lake, KisVendor, [kept(ask, actions=[moved])])
     found = {(a["symbol"], a["ex_date"]): a["confirmed"] for a in chunk.action_rows}
     assert found == {("005930", date(2025, 4, 14)): True, ("005930", date(2025, 4, 3)): False}
     assert "no longer announced" in chunk.noted["KR:005930"]
@@ -43,7 +45,7 @@ def test_a_bar_has_the_market_of_its_own_day(lake):
     days = ["2025-02-28", "2025-03-26", "2025-03-27"]
     columns = {name: [bar(s, d)[name] for s in ("M1", "M2") for d in days] for name in BAR_SCHEMA.names}
     waiting = [kept(Ask("bars", "KR", "KOSPI", None, FIRST, LAST), bars_table(columns, 6))]
-    table = chunk_of(lake, "kis", waiting, rebased=False, todays_market=True).table
+    table = chunk_of(lake, KisVendor, waiting).table
     assert table["market"].to_pylist() == ["KOSDAQ", "KOSDAQ", *["KOSPI"] * 4]
 
 
@@ -54,7 +56,7 @@ def test_a_rewritten_history_without_its_first_session_is_taken(lake, calendars)
     answered = [row | {"basis": LAST} for row in walk("005930", days[1:], [25.0] * (len(days) - 1))]
     columns = {name: [row[name] for row in answered] for name in BAR_SCHEMA.names}
     ask = Ask("bars", "KR", "KOSPI", "005930", days[0], LAST)
-    chunk = chunk_of(lake, "naver", [kept(ask, bars_table(columns, len(answered)))], rebased=True)
+    chunk = chunk_of(lake, NaverVendor, [kept(ask, bars_table(columns, len(answered)))])
     assert (chunk.again, chunk.doubted) == ([], {}) and chunk.table.num_rows == len(days) - 1
     assert set(chunk.table["problem"].to_pylist()) == {None}
     assert {(a["kind"], a["ex_date"], a["confirmed"]) for a in chunk.action_rows} == {

@@ -45,7 +45,6 @@ def load(tmp_path, *entries, **live):
         ({"relaxed": 35, "watch": 33}, "as wide as the one before"),
         ({"hysteresis": 1}, "unknown entry hysteresis"),
         ({"measure": ""}, "measure is empty"),
-        ({"requires": " "}, "requires is empty"),
         ({"measure": "rsi_14 < 30"}, "'rsi_14 < 30' is a comparison, where a number is expected"),
         ({"measure": "-(price > 5)"}, "'price > 5' is a comparison"),
         ({"measure": "price and volume_avg_20"}, "is a comparison, where a number"),

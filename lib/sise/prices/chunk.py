@@ -16,7 +16,7 @@ from sise.calendars import MARKETS
 from sise.lake import Lake
 from sise.prices.overlap import Verdict, judge_answer
 from sise.prices.withdrawn import withdrawn
-from sise.sources.asks import BAR_SCHEMA
+from sise.sources.asks import BAR_SCHEMA, Vendor
 from sise.sources.base import ACTIONS, BARS, INDICES, Request, shape_of
 from sise.sources.kis_actions import SAID_BY
 from sise.sources.ledger import Kept
@@ -53,19 +53,19 @@ class Chunk:
         return spark.createDataFrame(self.index_rows, INDICES)
 
 
-def chunk_of(lake: Lake, source: str, kept: Sequence[Kept], rebased: bool, todays_market: bool = False) -> Chunk:
-    """The answers as one source. ``rebased``: the vendor rewrites its history: it is compared with the stored one.
-    ``todays_market``: a bar came with the market that its share has today, and gets the one of its own day."""
-    table = _latest(kept)
+def chunk_of(lake: Lake, vendor: Vendor, kept: Sequence[Kept]) -> Chunk:
+    """The answers as one source. Those of a vendor that rewrites its history (``rebased``) are compared with the stored
+    one; a bar of one that is asked share by share came with today's market, and gets the one of its own day."""
+    table, todays_market = _latest(kept), vendor.by != "market-day"
     if todays_market:
         table = _dated_markets(lake, table)
     actions = _last({(a["country"], a["symbol"], a["ex_date"], a["kind"]): a for k in kept for a in k.actions})
     indices = _last({(i["index"], i["date"]): i for k in kept for i in k.indices})
-    chunk = Chunk(source, table, actions, indices, todays_market=todays_market)
+    chunk = Chunk(vendor.name, table, actions, indices, todays_market=todays_market)
     gone = _withdrawn(lake, chunk, kept)
     _keep_factors(lake, chunk)
     chunk.action_rows += gone
-    if rebased and table.num_rows:
+    if vendor.rebased and table.num_rows:
         _judge(lake, chunk, kept)
     return chunk
 

@@ -249,8 +249,7 @@ class _Gathering:
         kept = self.ledger.waiting(self.settings.merge_rows)
         with small_plans(self.spark, sum(k.bars.num_rows for k in kept) < _SMALL):
             with described(self.spark, f"{self.vendor.name}: compare {len(kept)} answers with what is stored"):
-                of_today = self.vendor.by != "market-day"
-                chunk = chunk_of(self.lake, self.vendor.name, kept, self.vendor.rebased, of_today)
+                chunk = chunk_of(self.lake, self.vendor, kept)
             part = collect_prices(
                 self.spark, self.lake, chunk, Request(), self.settings, self.calendars, coverage=False
             )

@@ -246,9 +246,10 @@ def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> Liv
     for key in ("measure", "requires"):
         if not isinstance(entry.get(key, ""), str):
             raise ConfigError(f"{key} {entry[key]!r} is not a text")
-        if key in entry and not entry[key].strip():
-            raise ConfigError(f"{key} is empty")
-        if key in entry:
+    if not entry["measure"].strip():
+        raise ConfigError("measure is empty")
+    for key in ("measure", "requires"):
+        if entry.get(key, "").strip():
             Expression(entry[key]).check(known, condition=key == "requires")
     rule = LiveRule(
         name,
@@ -257,7 +258,7 @@ def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> Liv
         float(numbers["at"]),
         float(numbers["relaxed"]),
         float(numbers["watch"]),
-        entry.get("requires", ""),
+        entry.get("requires", "").strip(),
         float(entry.get("cooldown_minutes", LiveRule.cooldown_minutes)),
         float(entry.get("not_before_minutes", LiveRule.not_before_minutes)),
         direction,
