@@ -136,7 +136,8 @@ def _dated_markets(lake: Lake, table: pa.Table) -> pa.Table:
             F.sort_array(F.collect_list(F.struct("valid_from", "market"))).alias("at"),
         )
     )
-    moved = {(r["country"], r["symbol"]): r["at"] for r in rows.where("n > 1").collect()}
+    if not (moved := {(r["country"], r["symbol"]): r["at"] for r in rows.where("n > 1").collect()}):
+        return table
     markets = table["market"].to_pylist()
     for n, share in enumerate(zip(table["country"].to_pylist(), table["symbol"].to_pylist(), strict=True)):
         if listings := moved.get(share):
