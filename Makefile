@@ -46,7 +46,8 @@ dashboard: setup ## the viewer, 127.0.0.1:8501
 
 history: setup ## the Spark history server on .local/spark-events, 127.0.0.1:18080
 	@mkdir -p .local/spark-events && echo "history server: http://127.0.0.1:18080 (Ctrl-C ends it)"
-	@SPARK_LOCAL_IP=127.0.0.1 SPARK_HISTORY_OPTS="-Dspark.history.fs.logDirectory=file://$(CURDIR)/.local/spark-events" \
+	@SPARK_LOCAL_IP=127.0.0.1 SPARK_HISTORY_OPTS="-Dspark.port.maxRetries=0 \
+		\"-Dspark.history.fs.logDirectory=file://$(CURDIR)/.local/spark-events\"" \
 		tools/spark-class.sh org.apache.spark.deploy.history.HistoryServer
 
 notebook: setup ## Jupyter on notebooks/, 127.0.0.1
@@ -54,4 +55,5 @@ notebook: setup ## Jupyter on notebooks/, 127.0.0.1
 
 clean: ## stops the services, removes .venv, .local and the demo's lake
 	@[ ! -d .local/services ] || $(BIN)/sise services down
+	@[ ! -d .local/demo/services ] || SISE_LOCAL=.local/demo $(BIN)/sise services down
 	@rm -rf .venv .local

@@ -43,6 +43,9 @@ class_path=${jars//,/:}
 py_files="$package"
 options=()
 files=()
+named=""  # the master that the caller names: --master before --conf before --properties-file before SISE_MASTER
+conf_named=""
+set_master() { case "$1" in spark.master=*) conf_named=${1#spark.master=} ;; *) options+=(--conf "$1") ;; esac; }
 while [ $# -gt 0 ]; do
     case "$1" in
         --jars) [ $# -gt 1 ] || fail "--jars needs a value"; jars="$jars,$2"; shift 2 ;;
@@ -51,8 +54,12 @@ while [ $# -gt 0 ]; do
         --py-files=*) py_files="$py_files,${1#--py-files=}"; shift ;;
         --properties-file) [ $# -gt 1 ] || fail "--properties-file needs a value"; files+=("$2"); shift 2 ;;
         --properties-file=*) files+=("${1#--properties-file=}"); shift ;;
+        --master) [ $# -gt 1 ] || fail "--master needs a value"; named="$2"; shift 2 ;;
+        --master=*) named="${1#--master=}"; shift ;;
+        --conf|-c) [ $# -gt 1 ] || fail "$1 needs a value"; set_master "$2"; shift 2 ;;
+        --conf=*) set_master "${1#--conf=}"; shift ;;
         *.py) break ;;
-        -*=*|--supervise|--verbose|-v) options+=("$1"); shift ;;
+        -*=*|--supervise|--verbose|-v|--load-spark-defaults) options+=("$1"); shift ;;
         -*) [ $# -gt 1 ] || fail "$1 needs a value"; options+=("$1" "$2"); shift 2 ;;
         *) break ;;
     esac
@@ -62,17 +69,22 @@ done
 
 # After conf/spark-defaults.conf come what a job has of its own, the caller's --properties-file and the caller's options.
 own=()
-setting='^[[:space:]]*([^[:space:]=#!]+)[[:space:]=][[:space:]=]*(.*[^[:space:]])'
+setting='^[[:space:]]*([^[:space:]=:#!][^[:space:]=:]*)([[:space:]]*[=:][[:space:]]*|[[:space:]]+)(.*[^[:space:]])'
 of_job="$here/conf/$(basename "$1" .py).conf"
 [ -f "$of_job" ] || of_job=/dev/null
+file_named=""
 for file in "$of_job" ${files[@]+"${files[@]}"}; do
     [ -r "$file" ] || fail "--properties-file $file does not exist"
     while IFS= read -r line || [ -n "$line" ]; do
-        if [[ $line =~ $setting ]]; then own+=(--conf "${BASH_REMATCH[1]}=${BASH_REMATCH[2]}"); fi
+        [[ $line =~ $setting ]] || continue
+        case "${BASH_REMATCH[1]}" in
+            spark.master) file_named="${BASH_REMATCH[3]}" ;;
+            *) own+=(--conf "${BASH_REMATCH[1]}=${BASH_REMATCH[3]}") ;;
+        esac
     done < "$file"
 done
 export SPARK_CONF_DIR="$here/conf"
-master=${SISE_MASTER:-local[*]}
+master=${named:-${conf_named:-${file_named:-${SISE_MASTER:-local[*]}}}}
 case "$master" in local*)
     # On one machine everything stays on it, the Spark UI too.
     export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
@@ -99,8 +111,10 @@ esac
 export SISE_PROGRESS="$progress"
 events="$here/.local/spark-events"
 mkdir -p "$events"
+find "$events" -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} + 2>/dev/null || true
 export PYSPARK_PYTHON=${PYSPARK_PYTHON:-$python} PYSPARK_DRIVER_PYTHON=${PYSPARK_DRIVER_PYTHON:-$python}
 export SISE_CONF=${SISE_CONF:-$here/conf} SISE_LOCAL=${SISE_LOCAL:-$here/.local}
+export SISE_SECRETS=${SISE_SECRETS:-$here/.local/secrets.env}
 export JDK_JAVA_OPTIONS=${JDK_JAVA_OPTIONS:-}
 [ -n "$JDK_JAVA_OPTIONS" ] || unset JDK_JAVA_OPTIONS
 
@@ -108,6 +122,6 @@ exec "$spark_home/bin/spark-submit" \
     --master "$master" \
     --properties-file "$here/conf/spark-defaults.conf" \
     --jars "$jars" --py-files "$py_files" \
-    --conf spark.eventLog.dir="file://$events" \
+    --conf spark.eventLog.dir="$events" \
     --conf spark.ui.showConsoleProgress="$progress" \
     ${own[@]+"${own[@]}"} ${options[@]+"${options[@]}"} "$@"

@@ -21,6 +21,8 @@ import time
 import venv
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 HERE = Path(__file__).resolve().parent.parent
 LOCAL = HERE / ".local"
@@ -70,7 +72,8 @@ def java_candidates() -> list[Path]:
         "/Library/Java/JavaVirtualMachines/*/Contents/Home",
     ):
         found += sorted(Path("/").glob(pattern.lstrip("/")))
-    found += sorted((Path.home() / ".jdk").glob("*")) + sorted((Path.home() / ".jdk").glob("*/Contents/Home"))
+    for folder in (".jre", ".jdk"):  # where install-jdk unpacks
+        found += sorted((Path.home() / folder).glob("*")) + sorted((Path.home() / folder).glob("*/Contents/Home"))
     return found
 
 
@@ -122,12 +125,16 @@ def bring_venv() -> None:
     if sys.version_info < (3, 11):
         raise Problem(f"Python 3.11 or later is needed; this is {platform.python_version()} ({sys.executable})")
     stamp = VENV / ".sise-lock"
-    wanted = hashlib.sha256(LOCK.read_bytes() + (HERE / "setup.cfg").read_bytes()).hexdigest()
+    lock = hashlib.sha256(LOCK.read_bytes() + (HERE / "setup.cfg").read_bytes()).hexdigest()
+    # A venv's scripts name its folder: one that was moved or copied would run another checkout, or nothing.
+    made = f"{HERE} {sys.version_info[0]}.{sys.version_info[1]}"
+    wanted, stood = f"{lock}\n{made}\n", stamp.read_text() if stamp.is_file() else ""
     python = VENV / "bin" / "python"
-    if stamp.is_file() and stamp.read_text() == wanted and python.exists():
+    if stood == wanted and python.exists():
         return
     say(f"creating {VENV.name} and installing the locked packages (a few minutes the first time)")
-    if not python.exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
+    moved = not stood.endswith(f"\n{made}\n")
+    if moved or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
         _create_venv()
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     steps = [
@@ -235,7 +242,7 @@ def _fetch(java: Path, spark_jars: Path, scratch: Path, jars: list[tuple[str, st
         '<ivy-module version="2.0"><info organisation="sise" module="jars"/>'
         f'<configurations><conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>'
     )
-    command = [str(java / "bin" / "java"), "-cp", f"{spark_jars}/*", "org.apache.ivy.Main"]
+    command = [str(java / "bin" / "java"), *_proxies(), "-cp", f"{spark_jars}/*", "org.apache.ivy.Main"]
     command += ["-cache", str(scratch / "cache"), "-ivy", str(scratch / "ivy.xml"), "-types", "jar", "bundle"]
     command += ["-retrieve", str(scratch / "[artifact]-[revision].[ext]")]
     for attempt in (1, 2, 3):  # what has arrived is in the cache, so a second attempt brings the rest
@@ -246,8 +253,22 @@ def _fetch(java: Path, spark_jars: Path, scratch: Path, jars: list[tuple[str, st
     lines = [line.strip(" :\t") for line in answer.stdout.splitlines() if re.search("UNRESOLVED|ERROR|not found", line)]
     raise Problem(
         f"{len(jars)} locked jars could not be downloaded: {'; '.join(lines[:3]) or answer.stdout[-300:]}. "
-        "Is the network there? Then run this again."
+        "Is the network there (behind a proxy: HTTPS_PROXY)? Then run this again."
     )
+
+
+def _proxies() -> list[str]:
+    """The proxies that the environment names, as Java takes them: it does not read those variables itself."""
+    named, options = getproxies(), []
+    for scheme in ("http", "https"):
+        proxy = urlsplit(named.get(scheme, ""))
+        if proxy.hostname:
+            port = proxy.port or (443 if proxy.scheme == "https" else 80)
+            options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={port}"]
+    if options and (without := named.get("no")):
+        hosts = [f"*{h}" if h.startswith(".") else h for h in map(str.strip, without.split(",")) if h]
+        options.append(f"-Dhttp.nonProxyHosts={'|'.join(hosts)}")
+    return options
 
 
 # The browser of the viewer's tests ----------------------------------------------------------------------------

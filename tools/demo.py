@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from demo_live import live, live_settings, services
+from demo_live import live, live_settings, services, stop_services
 from demo_view import view
 
 HERE = Path(__file__).resolve().parent.parent
@@ -58,6 +59,9 @@ def main() -> int:
     parser.add_argument("--symbols", default="300")
     args = parser.parse_args()
     started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a window that is closed: what was started is stopped all the same
+        signal.signal(number, lambda *_: sys.exit(1))
+    stop_services(LAKE)  # of a demo that was killed: without its pid files nobody would find them
     shutil.rmtree(LAKE.parent, ignore_errors=True)
     source = [*SOURCE, args.symbols]
     symbols = run("1. The listing of the sample market", "collect_symbols.py", *source)

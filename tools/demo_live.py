@@ -50,6 +50,11 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def stop_services(lake: Path) -> None:
+    """Stops what a demo that was killed has left running."""
+    stop(Settings.from_env({**os.environ, "SISE_LOCAL": str(lake.parent)}), ("kafka", "redis"))
+
+
 @contextmanager
 def services(environment: dict[str, str]) -> Iterator[None]:
     """Kafka and Redis for the demo, on free ports, or those that the environment names."""

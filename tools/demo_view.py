@@ -14,6 +14,9 @@ from rich.console import Console
 
 HERE = Path(__file__).resolve().parent.parent
 
+# What runs on this machine is not behind a proxy.
+_HERE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def view(console: Console, environment: dict[str, str], headless: bool, problems: list[str]) -> None:
     """Starts the dashboard. Headless it is asked for its first page, which it has to draw without an error, and
@@ -52,7 +55,7 @@ def _answer(port: int, path: str, dashboard: subprocess.Popen[bytes], seconds: f
     end = time.monotonic() + seconds
     while time.monotonic() < end and dashboard.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            with _HERE.open(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
                 return str(answer.read().decode())
         except OSError:
             time.sleep(0.2)

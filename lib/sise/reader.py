@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ from sise.tables import TABLES, table
 __all__ = ["LakeReader"]
 
 Filter = tuple[str, str, Any]
+_OPERATORS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 class LakeReader:
@@ -48,10 +50,7 @@ class LakeReader:
         version: int | None = None,
     ) -> pa.Table:
         """The rows that meet every condition (column, operator, value), only these columns; as of ``version``."""
-        conditions = [
-            pc.field(c) == v if op == "=" else pc.field(c) >= v if op == ">=" else pc.field(c) <= v
-            for c, op, v in where
-        ]
+        conditions = [_OPERATORS[op](pc.field(c), v) for c, op, v in where]
         expression = None
         for condition in conditions:
             expression = condition if expression is None else expression & condition

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
+from pyspark.util import inheritable_thread_target
 
 from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
-__all__ = ["STEPS", "Hold", "described", "open_session", "small_plans", "tick_plans"]
+__all__ = ["STEPS", "Hold", "beside", "described", "open_session", "small_plans", "tick_plans"]
+
+T = TypeVar("T")
 
 
 def open_session(name: str) -> SparkSession:
@@ -80,6 +85,14 @@ def _configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None
     finally:
         for name, value in before.items():
             spark.conf.set(name, value)
+
+
+@contextmanager
+def beside(work: Callable[[], T]) -> Iterator[Future[T]]:
+    """``work`` in a thread of its own while the block runs, which ends when both have: the driver plans the one's Spark
+    jobs while the other's are done."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(inheritable_thread_target(work))
 
 
 @contextmanager

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from sise.errors import ConfigError
+from sise.redact import hide
 
 __all__ = ["FxRates", "Settings", "parse_date"]
 
@@ -107,10 +109,28 @@ def _servers(text: str) -> str:
     return ",".join(servers)
 
 
+# A shorter password cannot be taken out of what is said: it stands in half of all words.
+_TELLING = 4
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        if urlsplit(text).scheme not in schemes:  # the value is not repeated: it may hold a password
+        # Nowhere is the value repeated: it may hold a password.
+        parts = urlsplit(text)
+        if parts.scheme not in schemes:
             raise ValueError(f"it does not start with {' or '.join(f'{s}://' for s in schemes)}")
+        try:
+            parts.port  # noqa: B018 - raises
+        except ValueError:
+            raise ValueError("its port is no number from 0 to 65535; a / in a password is written %2F") from None
+        if parts.netloc.count("@") > 1:
+            raise ValueError("it has more than one @: one in a password is written %40")
+        if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+            raise ValueError("a % that is not the start of a code like %40 is written %25")
+        for password in (parts.password or "", *parse_qs(parts.query).get("password", ())):
+            if len(password) >= _TELLING:
+                hide(password)
+                hide(unquote(password))
         return text
 
     return parse

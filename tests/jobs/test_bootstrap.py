@@ -87,6 +87,41 @@ def test_java_is_found_by_version(tmp_path, monkeypatch):
     assert bootstrap.find_java() is None
 
 
+@pytest.mark.parametrize(
+    "folder", [".jre/jdk-21.0.5+11-jre", ".jdk/jdk-21.0.5+11", ".jre/jdk-21.0.5+11-jre/Contents/Home"]
+)
+def test_java_is_found_where_install_jdk_puts_it(tmp_path, monkeypatch, folder):
+    (tmp_path / folder / "bin").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path / folder in bootstrap.java_candidates()
+
+
+def test_java_goes_by_the_proxy_that_the_environment_names(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert bootstrap._proxies() == []
+    monkeypatch.setenv("https_proxy", "http://gate:3128")
+    monkeypatch.setenv("no_proxy", "localhost, .example.org")
+    assert bootstrap._proxies() == [
+        "-Dhttps.proxyHost=gate", "-Dhttps.proxyPort=3128", "-Dhttp.nonProxyHosts=localhost|*.example.org"
+    ]  # fmt: skip
+
+
+def test_a_venv_that_was_moved_is_made_anew(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(bootstrap, "_create_venv", lambda: made.append("venv"))
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    for here, count in ((HERE, 1), (HERE, 1), (tmp_path, 2)):
+        monkeypatch.setattr(bootstrap, "HERE", here)
+        if here == tmp_path:
+            (tmp_path / "setup.cfg").write_bytes((HERE / "setup.cfg").read_bytes())
+        bootstrap.bring_venv()
+        assert len(made) == count
+
+
 def test_help_lists_every_job_with_a_line():
     answer = subprocess.run([HERE / "spark-submit.sh", "--help"], capture_output=True, text=True, check=True).stdout
     for job in (HERE / "jobs").glob("*.py"):
@@ -114,17 +149,20 @@ def test_a_job_s_settings_come_before_those_of_all_and_the_caller_s_before_both(
     job.write_text(
         "from pyspark.sql import SparkSession\n"
         "conf = SparkSession.builder.getOrCreate().sparkContext.getConf()\n"
-        "for name in ('driver.extraJavaOptions', 'sql.extensions', 'ui.port', 'driver.memory', 'app.x', 'app.y'):\n"
+        "for name in ('master', 'driver.extraJavaOptions', 'sql.extensions', 'ui.port', 'driver.memory',"
+        " 'app.x', 'app.y'):\n"
         "    print('spark.' + name, conf.get('spark.' + name))\n"
     )
     (tmp_path / "my.conf").write_text(
-        "# mine\nspark.driver.memory=1100m\r\n\n spark.app.x   a b = c \nspark.ui.port 1\nalone\nspark.app.y 7"
+        "# mine\nspark.driver.memory=1100m\r\n\n spark.app.x   a b = c \nspark.ui.port 1\nalone\nspark.app.y: 7\n"
+        "spark.master local[3]\n"
     )
     mine = ["--properties-file", tmp_path / "my.conf", "--conf", "spark.ui.port=4055"]
     command = [HERE / "spark-submit.sh", *mine, job]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "+UseG1GC" in answer and "+UseParallelGC" not in answer
     assert "spark.sql.extensions io.delta" in answer and "spark.ui.port 4055" in answer
+    assert "spark.master local[3]\n" in answer, "the environment's is the last to be asked"
     assert "spark.driver.memory 1100m\n" in answer and "spark.app.x a b = c\nspark.app.y 7\n" in answer
 
 

@@ -88,7 +88,8 @@ def viewer(settings: Settings, folder: Path) -> Iterator[Viewer]:
         end = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
+                no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                with no_proxy.open(f"{url}/_stcore/health", timeout=2):
                     break
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]

@@ -293,6 +293,18 @@ def test_what_a_reference_price_says_is_judged_again(spark, lake, settings, cale
     assert ("J1", "2024-03-06") not in flags and flags["J3", "2024-03-06"] == ["unconfirmed_action"]
 
 
+def test_an_announcement_that_was_called_off_counts_for_nothing(spark, lake, settings, calendars):
+    off = {"confirmed": False, "evidence": "KIS: face value 5000 to 2500; no longer announced"}
+    rows = [bar("C1", "2024-03-05", 1000), bar("C1", "2024-03-06", 1001, reference=1000.0)]
+    rows += [bar("C2", "2024-03-05", 1000), bar("C2", "2024-03-06", 505, reference=500.0)]
+    listed = [share("C2", listed_shares=1000), share("C2", "2024-03-06", listed_shares=2000)]
+    told = [action(s, "2024-03-06", 0.4, **off) for s in ("C1", "C2")]
+    collect(spark, lake, settings, calendars, rows, told, symbols=listed)
+    assert not any(stored(lake, "flags")), "C2's split happened all the same"
+    found = lake.read("actions").where("confirmed").collect()
+    assert [(r["symbol"], r["kind"], r["factor"]) for r in found] == [("C2", "split", 0.5)]
+
+
 def test_a_flag_stays_when_the_bar_before_is_out_of_sight(spark, lake, settings, calendars):
     """A run looks at the bars of some weeks: the first of them cannot be judged by it."""
     days = calendars["KR"].between(date(2024, 2, 28), date(2024, 5, 3))

@@ -60,6 +60,15 @@ def test_a_split_moves_listed_shares_the_other_way(shares):
     assert after["listed_shares"] == pytest.approx(before["listed_shares"] / event["factor"], rel=1e-3)
 
 
+def test_an_action_leaves_the_market_cap_where_it_was(shares):
+    for share in shares:
+        for event in (a for a in share.actions if a["factor"]):
+            before = [r["market_cap"] for r in share.symbols if r["valid_from"] < event["ex_date"]]
+            on_it = [r["market_cap"] for r in share.symbols if r["valid_from"] == event["ex_date"]]
+            # from one listing row to the next is a month at most
+            assert not before or not on_it or 0.4 < on_it[0] / before[-1] < 2.5, (share.symbol, event)
+
+
 def test_no_move_is_unexplained(shares):
     """From traded bar to traded bar, and over each action's factor, every move is within what the door allows."""
     for share in shares:

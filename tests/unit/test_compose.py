@@ -84,6 +84,10 @@ def test_the_broker_in_the_container_behaves_as_the_local_one(services):
 def test_data_outlives_the_containers_and_jobs_know_where_they_are(services):
     for name, folder in (("kafka", "/var/lib/kafka/data"), ("redis", "/data"), ("postgres", "/var/lib/postgresql")):
         assert services[name]["volumes"] == [f"{name}:{folder}"]
+    for name in CLUSTER | {"dashboard"}:  # what the pages save holds for the jobs; a vendor's ledger outlives one
+        mounted = dict(volume.split(":") for volume in services[name]["volumes"])
+        assert mounted["./conf"] == "/opt/sise/conf" and mounted["lake"] == services[name]["environment"]["SISE_LAKE"]
+        assert mounted["local"] == services[name]["environment"]["SISE_LOCAL"]
     for name in CLUSTER:
         env = Settings.from_env(services[name]["environment"])
         assert (env.kafka, env.redis) == ("kafka:19092", "redis://redis:6379/0")

@@ -32,6 +32,7 @@ from sise.dashboard.launch import check_access, command, providers
 from sise.dashboard.live import Feed, Live
 from sise.dashboard.parts import column, records
 from sise.dashboard.prefs import COLOURS, Preferences
+from sise.dashboard.preview import _suspects
 from sise.dashboard.views import own_lists, watchlists
 from sise.dashboard.views import settings as settings_page
 from sise.dashboard.views import signals as signals_page
@@ -445,6 +446,19 @@ def test_a_market_without_bars_shows_as_not_covered(tmp_path, calendars):
     assert rows["last"].to_dict() == {"KOSPI": new, "KOSDAQ": old, "NYSE": None}
     assert rows["bars"].tolist() == [0, 2, 0] and set(rows["expected"]) == {2}
     assert rows.loc["KOSDAQ", "sessions_behind"] == 2 and (rows["coverage"] < 0.8).sum() == 2
+
+
+def test_a_jump_among_its_last_bars_makes_a_share_suspect(tmp_path, calendars):
+    """Bars, not sessions: H was halted for two of them. Days without trade carry no jump."""
+    days = calendars["KR"].between(date(2025, 1, 2), date(2025, 1, 10))
+    rows = [
+        {"country": "KR", "symbol": s, "date": day, "volume": v, "flags": ["jump"] if n == jump else ["x"]}
+        for s, jump, volumes in (("J", 2, [1] * 7), ("H", 1, [1, 1, 0, 0, 1, 1, 1]), ("N", 9, [1] * 7))
+        for n, (day, v) in enumerate(zip(days, volumes, strict=True))
+    ]
+    view = lake_of(tmp_path, prices=rows)
+    found = [_suspects(view, calendars["KR"], "KR", day, 3) for day in days]
+    assert found == [set(), {"H"}, {"J", "H"}, {"J", "H"}, {"J", "H"}, {"H"}, set()]
 
 
 def bars_of(country: str, market_: str, last: date, days: int, **columns) -> list[dict]:

@@ -15,6 +15,7 @@ from sise.indicators.registry import Registry
 from sise.serving.relay import RulesFile
 from sise.signals.curves import load_curves, share_at
 from sise.signals.explain import explain
+from sise.signals.levels import levels_of
 from sise.signals.rules import Expression, LiveRules
 from sise.watchlists.rules import parsed_rules
 from tests.conftest import CONF
@@ -103,6 +104,15 @@ def test_a_threshold_changes_the_version_and_not_the_shape(tmp_path):
     assert first.shape == second.shape != third.shape
     assert len({first.version, second.version, third.version}) == 3
     assert LiveRules.from_json(json.loads(json.dumps(first.as_json()))) == first
+
+
+def test_no_level_where_the_volume_so_far_decides_or_a_column_is_not_there_yet(tmp_path):
+    state = {"country": "US", "close": 10.0}
+    for measure in ("volume_ratio_20", "day_volume / volume_avg_20", "price * session_share"):
+        (level,) = levels_of(REGISTRY, load(tmp_path, measure=measure), state)
+        assert (level.price, level.now, level.why) == (None, False, "depends on the volume so far")
+    (level,) = levels_of(REGISTRY, load(tmp_path), state)
+    assert level.price is None and "not in live_state yet" in level.why
 
 
 def test_arithmetic_and_nulls():

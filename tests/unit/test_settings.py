@@ -5,6 +5,7 @@ from datetime import date
 import pytest
 
 from sise.errors import ConfigError
+from sise.redact import redact
 from sise.settings import FxRates, Settings
 from sise.sources.settings import SourceSettings
 from tests.conftest import CONF
@@ -39,6 +40,28 @@ def test_the_example_file_names_every_setting():
     text = (CONF / "sise.env.example").read_text(encoding="utf-8")
     for variable, _, _ in SourceSettings.variables():
         assert variable in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "said"),
+    [
+        ("SISE_POSTGRES_URL", "postgresql://u:100%sureTOP@db/x", "written %25"),
+        ("SISE_REDIS_URL", "redis://:sureTOP/et@10.0.0.5:6379/0", "written %2F"),
+        ("SISE_REDIS_URL", "redis://u:p@sureTOP@host:6379/0", "written %40"),
+        ("SISE_REDIS_URL", "redis://host:6379x/0?password=sureTOP", "port is no number"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(variable, url, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        Settings.from_env({variable: url})
+    assert variable in str(caught.value) and "sureTOP" not in str(caught.value)
+
+
+def test_a_password_in_a_url_is_said_nowhere():
+    Settings.from_env(
+        {"SISE_REDIS_URL": "redis://:one%2Fword@h:1/0", "SISE_POSTGRES_URL": "postgres://h/x?password=other-word"}
+    )
+    assert redact("of one%2Fword, one/word and other-word") == "of ***, *** and ***"
 
 
 def test_a_service_is_the_one_named_or_the_local_one(tmp_path):

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,16 +112,15 @@ class Feed:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            client = redis.Redis.from_url(
-                self.settings.redis, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-            )
             try:
-                self._follow(client)
+                client = redis.Redis.from_url(
+                    self.settings.redis, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+                )
+                with closing(client):
+                    self._follow(client)
             except Exception as problem:  # the thread goes on whatever stands there: a page must not look live
                 self._say_away(problem)
                 self._stop.wait(0.5)
-            finally:
-                client.close()
 
     def _follow(self, client: redis.Redis) -> None:
         # After an absence everything is read again: the stream may have been trimmed or be another one.

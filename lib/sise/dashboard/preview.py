@@ -27,6 +27,7 @@ from sise.watchlists.suspect import PAUSE, SUSPECT
 __all__ = ["picked", "session_rows"]
 
 _KEY = ["country", "symbol"]
+_FIRST_LISTING = timedelta(days=10)
 _LISTED = ["name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active"]
 _LOOK_BACK = timedelta(days=70)  # 40 sessions and a long holiday; who paused for longer is looked up
 _PATIENCE = 10.0
@@ -92,12 +93,17 @@ def _eligible(rows: pd.DataFrame, suspect: set[str], settings: Settings, country
 
 
 def _listings(view: LakeView, country: str, day: date) -> pd.DataFrame:
-    """The listing valid on the day; before its first row, a share is taken as that row describes it."""
+    """The listing valid on the day; some days before its first row a share is taken as that row describes it, and
+    further back only name and is_etf are (as in watchlists/universe.py)."""
     rows = view.read("symbols", ["symbol", "valid_from", *_LISTED], [("country", "=", country)])
     rows = rows.sort_values("valid_from")
     valid = rows[rows["valid_from"] <= day].drop_duplicates("symbol", keep="last")
     first = rows.drop_duplicates("symbol", keep="first")
-    return pd.concat([valid, first[~first["symbol"].isin(valid["symbol"])]]).drop(columns="valid_from")
+    first = first[~first["symbol"].isin(valid["symbol"])].copy()
+    late = first["valid_from"] > day + _FIRST_LISTING
+    for column in (c for c in _LISTED if c not in {"name", "is_etf"}):
+        first[column] = first[column].mask(late)
+    return pd.concat([valid, first]).drop(columns="valid_from")
 
 
 def _bars(view: LakeView, country: str, day: date) -> pd.DataFrame:

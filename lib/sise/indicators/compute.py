@@ -19,14 +19,14 @@ from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
 from sise.indicators.day import with_new_bars
-from sise.indicators.progress import Progress, Span, progress_of, span_before, span_of
+from sise.indicators.progress import Progress, Span, progress_of, sessions_after, span_before, span_of
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import BAR_COLUMNS
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
-from sise.session import Hold, described, small_plans
+from sise.session import Hold, beside, described, small_plans
 
 __all__ = ["all_bars", "compute_indicators"]
 
@@ -110,7 +110,7 @@ class _Run:
         )
         if counts[0] == 0:
             # The calendar may have moved meanwhile: a session was cancelled, or is at other hours.
-            if span != before or self._moved(done) or self._session(span) != done.session:
+            if span != before or self._moved(done) or sessions_after(span, self.calendars) != done.session:
                 self._replace_live(None, span)
             return self.outcome
         with described(self.spark, f"indicators: compute {counts[0]} shares"):
@@ -120,9 +120,16 @@ class _Run:
         return self.outcome
 
     def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: Span) -> None:
-        with described(self.spark, f"indicators: merge the rows of {count} shares"):
+        merging = described(self.spark, f"indicators: merge the rows of {count} shares")
+        with beside(lambda: self._write_states(shares, rows, span)) as states, merging:
             gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
+        self._replace_live(*states.result())
+        self.outcome.rows_out = written.changed
+        self.outcome.rows_in = written.inserted + written.updated
+
+    def _write_states(self, shares: DataFrame, rows: DataFrame, span: Span) -> tuple[DataFrame, Span, DataFrame]:
+        """Writes indicator_state; gives what live_state is to be replaced by."""
         with described(self.spark, "indicators: keep the filters' states"):
             lost, kept = self._lost(shares, rows), self._kept_states(shares)
             replaced = rows.select(*_SHARE)
@@ -132,9 +139,7 @@ class _Run:
                 kept = kept.join(F.broadcast(lost), on=_SHARE, how="left_anti")
                 replaced = replaced.unionByName(lost)
             self.lake.replace("indicator_state", self._newest(kept.unionByName(self._states(rows)), KEPT_SESSIONS))
-        self._replace_live(rows, span, replaced)
-        self.outcome.rows_out = written.changed
-        self.outcome.rows_in = written.inserted + written.updated
+        return rows, span, replaced
 
     def _lost(self, shares: DataFrame, rows: DataFrame) -> DataFrame:
         """Of ``shares``, those that live_state shows at a bar which is gone. Asked of live_state and not of this run's
@@ -286,7 +291,7 @@ class _Run:
     def _replace_live(self, rows: DataFrame | None, span: Span, shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
-        session = self._session(span)
+        session = sessions_after(span, self.calendars)
         valid = {c: date.fromisoformat(day) for c, (day, *_) in session.items()}
         parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.as_of, span.adjusted_to, valid)]
         if rows is None or shares is not None:
@@ -303,11 +308,6 @@ class _Run:
         with described(self.spark, "indicators: replace live_state for the next session"):
             self.lake.replace("live_state", live.withColumns(columns).coalesce(1), note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(span.as_of)
-
-    def _session(self, span: Span) -> dict[str, list[str]]:
-        """By country the session after the newest bar's: its day, when it opens and when it closes."""
-        days = {c: self.calendars[c].next(day) for c, day in span.as_of.items()}
-        return {c: [str(at) for at in (day, *self.calendars[c].hours(day))] for c, day in days.items()}
 
     def _moved(self, done: Progress) -> bool:
         return (done.prices, done.actions) != (self.versions["prices"], self.versions["actions"])

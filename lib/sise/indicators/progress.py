@@ -10,9 +10,10 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from sise.calendars import Calendar
 from sise.lake import Lake
 
-__all__ = ["Progress", "Span", "progress_of", "span_before", "span_of"]
+__all__ = ["Progress", "Span", "progress_of", "sessions_after", "span_before", "span_of"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def span_before(done: Progress) -> Span:
         {c: date.fromisoformat(str(day)) for c, day in days.items()} for days in (done.as_of, done.adjusted_to)
     )
     return Span(as_of, adjusted_to)
+
+
+def sessions_after(span: Span, calendars: Mapping[str, Calendar]) -> dict[str, list[str]]:
+    """By country the session after the newest bar's: its day, when it opens and when it closes."""
+    days = {country: calendars[country].next(day) for country, day in span.as_of.items()}
+    return {country: [str(at) for at in (day, *calendars[country].hours(day))] for country, day in days.items()}
 
 
 def progress_of(lake: Lake) -> Progress | None:

@@ -116,7 +116,7 @@ def run_job(
             _append(context, record, outcome, started)
         except Exception as problem:
             code = code or 1
-            tell(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}")
+            tell(redact(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}"))
     for line in outcome.lines:
         tell(redact(f"{job}: {line}"))
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"

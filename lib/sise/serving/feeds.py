@@ -136,6 +136,10 @@ def _as_next_session(
 ) -> tuple[list[dict[str, Any]], dict[str, date], dict[str, tuple[datetime, datetime]]]:
     """Each share's newest bar, moved to the session that live_state is for: its moves from the last close on."""
     states = {(r["country"], r["symbol"]): r for r in live_rows(reader)}
+    if "return_1" not in [field.name for field in reader.open("indicators").schema().fields]:
+        raise InputError(
+            "the next session is walked by return_1, which conf/indicators.json lacks: add it, or --session"
+        )
     newest = {c: max(r["as_of"] for k, r in states.items() if k[0] == c) for c in {k[0] for k in states}}
     bars = []
     for country, day in newest.items():

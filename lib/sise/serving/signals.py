@@ -18,6 +18,7 @@ import redis
 from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
 
 from sise.errors import SiseError
+from sise.redact import redact
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
 
@@ -35,7 +36,7 @@ def connect(settings: Settings) -> redis.Redis:
     try:
         client.ping()
     except _AWAY as problem:
-        where = _without_password(settings.redis)
+        where = redact(_without_password(settings.redis))
         raise SiseError(
             f"Redis does not answer at {where}: {problem}. Start it with 'make up', or set SISE_REDIS_URL"
         ) from problem

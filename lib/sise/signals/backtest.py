@@ -143,7 +143,10 @@ def find_entries(
     spans: Spans,
     every_bar: bool = False,
 ) -> DataFrame:
-    """``select_entries`` over the tables of the lake, with the bars that stand before ``spans``."""
+    """``select_entries`` over the tables of the lake, with the bars that stand before ``spans``. Complains of days
+    before the first rate of SISE_KRW_PER_USD."""
+    if "KR" in spans:
+        settings.krw_per_usd.on(spans["KR"][0])
     wide = {c: (calendars[c].back(first, RECENT_SESSIONS), last) for c, (first, last) in spans.items()}
     named = rule.columns(registry.columns) + rule.columns([f"prev_{c}" for c in registry.columns])
     columns = list(dict.fromkeys(name.removeprefix("prev_") for name in named))

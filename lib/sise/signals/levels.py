@@ -14,9 +14,12 @@ from sise.indicators.registry import Registry
 from sise.signals.rules import LiveRule, LiveRules
 from sise.ticks import limit_prices, tick_size
 
-__all__ = ["Level", "levels_of", "strict_at", "values_at"]
+__all__ = ["Level", "levels_of", "needs_volume", "strict_at", "values_at"]
 
 _OPS = Arrays()
+
+
+_SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,16 @@ def values_at(registry: Registry, state: Mapping[str, Any], price: Any, day_volu
     return values | {"price": np.asarray(price, float), "day_volume": day_volume, "session_share": np.nan}
 
 
+def needs_volume(rule: LiveRule) -> bool:
+    """Whether what the rule says of a price depends on the volume that the session has so far, or on the time."""
+    return any(name in _SO_FAR or name.startswith("volume_") for name in rule.names)
+
+
 def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> np.ndarray:
-    """Whether ``rule`` holds at each price. A rule that needs the volume so far holds at none."""
+    """Whether ``rule`` holds at each price. A rule that needs the volume so far holds at none. Raises KeyError for what
+    ``state`` does not have."""
+    if needs_volume(rule):
+        return np.zeros(np.shape(price), bool)
     named = {name.removeprefix("prev_") for name in rule.names}
     with np.errstate(all="ignore"):
         return np.asarray(rule.holds(values_at(registry.only(named), state, price), _OPS)[0], bool)
@@ -64,12 +75,15 @@ def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us
 def _level(
     registry: Registry, rule: LiveRule, state: Mapping[str, Any], close: float, low: float, high: float
 ) -> Level:
-    if {"day_volume", "session_share", "elapsed_minutes"} & set(rule.names):
+    if needs_volume(rule):
         return Level(rule.name, None, None, None, False, "depends on the volume so far")
     if any(state.get(name.removeprefix("prev_"), 0.0) is None for name in rule.names):
         return Level(rule.name, None, None, None, False, "not warm yet")
     grid = np.linspace(low, high, 129)
-    holds = strict_at(registry, rule, state, grid)
+    try:
+        holds = strict_at(registry, rule, state, grid)
+    except KeyError:
+        return Level(rule.name, None, None, None, False, "not in live_state yet: run jobs/compute_indicators.py")
     now = bool(strict_at(registry, rule, state, close))
     if not holds.any() or holds.all():
         why = "at every price of the session" if holds.all() else "not today"

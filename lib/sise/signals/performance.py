@@ -87,7 +87,9 @@ def _with_bars(
     known = F.col("date") <= by_country(as_of, "date")
     by = F.col("adjustment")
     adjusted = [(F.col(c) * by).alias(c) for c in ("open", "high", "low", "close", "reference")]
-    bars = with_adjustment(prices.where(known), actions, as_of).select(
+    # With every action: those that are still to come move all of a share's bars alike, and a bar of an ex-date's
+    # morning, which has the split already, stands beside bars that must get it.
+    bars = with_adjustment(prices.where(known), actions).select(
         *_SHARE,
         "date",
         *adjusted,

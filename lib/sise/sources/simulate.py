@@ -95,7 +95,7 @@ def simulate(seed: int, number: int, sessions: list[date]) -> Share:
         now = (at in plan.warning, at in plan.administration, halted)
         if at == plan.first or now != status or at == plan.moves_at or at in plan.events or _new_month(sessions, at):
             status = now
-            share.symbols.append(_symbol(share, plan, day, day_market, close, shares, status, active=True))
+            share.symbols.append(_symbol(share, plan, day, day_market, reference, shares, status, active=True))
         if halted:
             if country == "KR":  # KRX quotes a halted share with its close and zeros; Yahoo leaves the day out
                 share.bars.append(_bar(share, day, day_market, (0.0, 0.0, 0.0, reference), 0, reference))

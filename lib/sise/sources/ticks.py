@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sise.errors import InputError
 from sise.ticks import round_to_tick
 from sise.topics import Tick
 
@@ -38,7 +39,10 @@ def walk_bar(
     """
     count = max(4, steps)
     start, end = int(opens.timestamp() * 1000), int(closes.timestamp() * 1000)
-    inner = np.sort(rng.choice(np.arange(start + 1000, end - 1000, 997), count - 2, replace=False))
+    moments = np.arange(start + 1000, end - 1000, 997)
+    if count - 2 > len(moments):
+        raise InputError(f"--per-bar {steps} is more than a session of {(end - start) // 60_000} minutes has seconds")
+    inner = np.sort(rng.choice(moments, count - 2, replace=False))
     times = [start, *(int(t) for t in inner), end]
     opened, high, low, close = (float(bar[c]) for c in ("open", "high", "low", "close"))
     turns = [high, low] if abs(high - opened) < abs(opened - low) else [low, high]

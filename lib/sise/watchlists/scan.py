@@ -108,11 +108,11 @@ def _scan(
 
 def _sessions(lake: Lake, calendars: dict[str, Calendar], day: date | None) -> dict[str, date]:
     """The session to scan, by country."""
-    live = lake.read("live_state") if day is None else None
-    if live is not None:
-        rows = live.groupBy("country").agg(F.max("as_of").alias("day")).collect()
+    if day is None:
+        rows = lake.require("live_state").groupBy("country").agg(F.max("as_of").alias("day")).collect()
+        if not rows:
+            raise InputError("live_state has no share: run jobs/compute_indicators.py first")
         return {row["country"]: row["day"] for row in rows}
-    assert day is not None
     found = lake.read("indicators").where(F.col("date") == F.lit(day)).select("country").distinct().collect()
     if not found:
         closed = [c for c, calendar in calendars.items() if not calendar.is_session(day)]

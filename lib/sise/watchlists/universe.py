@@ -37,7 +37,10 @@ _SYMBOL = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_ad
 def session_shares(
     lake: Lake, registry: Registry, settings: Settings, days: Mapping[str, date], calendars: Mapping[str, Calendar]
 ) -> DataFrame:
-    """The rows of ``shares_between`` for one session of each country; without days, an empty frame of its columns."""
+    """The rows of ``shares_between`` for one session of each country; without days, an empty frame of its columns.
+    Complains of a session before the first rate of SISE_KRW_PER_USD."""
+    if "KR" in days:
+        settings.krw_per_usd.on(days["KR"])
     return shares_between(lake.read, registry, settings, {c: (day, day) for c, day in days.items()}, calendars)
 
 
@@ -76,7 +79,7 @@ def shares_between(
     return rows.withColumns(
         {
             "market_cap": cap,
-            "market_cap_usd": cap / _rate(settings.krw_per_usd, spans),
+            "market_cap_usd": cap / _rate(settings.krw_per_usd),
             "turnover": turnover,
             "large_cap_usd": F.lit(settings.large_cap_usd),
         }
@@ -175,12 +178,10 @@ def _suspects(prices: DataFrame, spans: Spans, calendars: Mapping[str, Calendar]
     return rows.where("_near").select(*said)
 
 
-def _rate(rates: FxRates, spans: Spans) -> Column:
-    """The share's currency for one USD on the row's date; complains where a span begins before the first rate."""
+def _rate(rates: FxRates) -> Column:
+    """The share's currency for one USD on the row's date; null before the first rate."""
     won = F.lit(None).cast("double")
     for since, rate in rates.steps:
         begun = F.lit(True) if since == date.min else F.col("date") >= F.lit(since)
         won = F.when(begun, rate).otherwise(won)
-    if "KR" in spans:
-        rates.on(spans["KR"][0])
     return F.when(F.col("country") == "KR", won).otherwise(F.lit(1.0))

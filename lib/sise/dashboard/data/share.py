@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from sise.dashboard.data.view import LakeView
 from sise.indicators.registry import Registry
 from sise.prices.factors import factors_of
-from sise.signals.levels import Level, levels_of, strict_at
+from sise.signals.levels import Level, levels_of, needs_volume, strict_at
 from sise.signals.rules import LiveRule, LiveRules
 
 __all__ = ["actions", "fired", "history", "holding", "levels", "levels_of_many", "memberships", "nearest", "states"]
@@ -38,7 +39,8 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
     def build() -> pd.DataFrame:
         rows = view.of_share("prices", country, symbol)[_BARS]
         rows = rows[rows["volume"] > 0].sort_values("date", ignore_index=True)
-        known = view.read("actions", None, _where(country, symbol)).to_dict("records")
+        until = _adjusted_to(view, country, rows)
+        known = view.read("actions", None, [*_where(country, symbol), ("ex_date", "<=", until)]).to_dict("records")
         lacking, applied = factors_of(list(rows["date"]), list(rows["basis"]), known)
         rows["change"] = (rows["close"] * lacking).pct_change(fill_method=None)
         scale = 1 / applied if raw else lacking
@@ -54,7 +56,15 @@ def history(view: LakeView, country: str, symbol: str, raw: bool = False) -> pd.
                 rows[column] = rows[column] * moved
         return rows.drop(columns="basis")
 
-    return view.memo(["prices", "actions", "indicators"], ("history", country, symbol, raw), build, _HISTORIES)
+    return view.memo(
+        ["prices", "actions", "indicators", "live_state"], ("history", country, symbol, raw), build, _HISTORIES
+    )
+
+
+def _adjusted_to(view: LakeView, country: str, rows: pd.DataFrame) -> date:
+    """Up to when splits are in the indicators: one that is only announced is not."""
+    known = [state["as_of"] for share, state in states(view).items() if share.startswith(f"{country}:")]
+    return max([*known, *rows["date"], *rows["basis"].dropna()], default=date.min)
 
 
 _NOT_INDICATORS = {"country", "symbol", "date", "market", "close", "volume", "filter_state"}
@@ -123,7 +133,7 @@ def levels_of_many(
 def holding(view: LakeView, registry: Registry, rule: LiveRule) -> tuple[int, int] | None:
     """(the shares for which a live rule holds at their last close, the shares with a state); None where that depends
     on the volume so far, or on an indicator that live_state does not have yet."""
-    if any(name in _SO_FAR or name.startswith("volume_") for name in rule.names):
+    if needs_volume(rule):
         return None
 
     def build() -> dict[str, np.ndarray]:
@@ -138,9 +148,6 @@ def holding(view: LakeView, registry: Registry, rule: LiveRule) -> tuple[int, in
     except KeyError:
         return None
     return int(np.sum(holds)), len(columns["close"])
-
-
-_SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}
 
 
 def nearest(levels: list[Level] | None) -> dict[str, Level | None]:

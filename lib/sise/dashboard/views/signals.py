@@ -155,9 +155,8 @@ def _records(here: Here, rows: list[Any], short: set[str]) -> list[dict[str, Any
             "symbol": signal["symbol"],
             "name": names.get(signal["share"], ""),
             "side": "short" if signal["signal_type"] in short else "long",
-            "spark": plain(
-                [*closes.get(signal["share"], [])[-29:], signal.get("last_price") or signal["trigger_price"]]
-            ),
+            # a signal that is no longer followed has no price of now
+            "spark": plain([*closes.get(signal["share"], [])[-29:], *filter(None, [signal.get("last_price")])]),
         }
         for signal in rows
     ]

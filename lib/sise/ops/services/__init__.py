@@ -21,6 +21,7 @@ from sise.ops.services.kafka import Kafka
 from sise.ops.services.postgres import Postgres
 from sise.ops.services.process import Record, launch, port_owner, port_taken, tail
 from sise.ops.services.redis import Redis
+from sise.redact import redact
 from sise.settings import Settings
 
 __all__ = ["NAMES", "Status", "start", "status", "stop"]
@@ -198,7 +199,7 @@ def _look(service: Service) -> Status:
     try:
         version = service.probe()
     except Exception as problem:  # whatever a client library raises: it is not well, and this is why
-        detail = " ".join(str(problem).split()) or type(problem).__name__
+        detail = redact(" ".join(str(problem).split())) or type(problem).__name__
         return Status(service.name, record is not None, False, service.where, pid, "", service.external, detail)
     detail = f"named in {service.variable}" if service.external else ""
     return Status(service.name, True, True, service.where, pid, version, service.external, detail)
