@@ -88,11 +88,11 @@ def _configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None
 
 
 @contextmanager
-def beside(work: Callable[[], T]) -> Iterator[Future[T]]:
+def beside(spark: SparkSession, work: Callable[[], T]) -> Iterator[Future[T]]:
     """``work`` in a thread of its own while the block runs, which ends when both have: the driver plans the one's Spark
     jobs while the other's are done."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(inheritable_thread_target(work))
+        yield pool.submit(inheritable_thread_target(spark)(work))
 
 
 @contextmanager

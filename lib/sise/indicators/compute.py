@@ -121,7 +121,7 @@ class _Run:
 
     def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: Span) -> None:
         merging = described(self.spark, f"indicators: merge the rows of {count} shares")
-        with beside(lambda: self._write_states(shares, rows, span)) as states, merging:
+        with beside(self.spark, lambda: self._write_states(shares, rows, span)) as states, merging:
             gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
         self._replace_live(*states.result())
