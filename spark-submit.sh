@@ -45,7 +45,7 @@ options=()
 files=()
 named=""  # the master that the caller names: --master before --conf before --properties-file before SISE_MASTER
 conf_named=""
-set_master() { case "$1" in spark.master=*) conf_named=${1#spark.master=} ;; *) options+=(--conf "$1") ;; esac; }
+take_conf() { case "$1" in spark.master=*) conf_named=${1#spark.master=} ;; *) options+=(--conf "$1") ;; esac; }
 while [ $# -gt 0 ]; do
     case "$1" in
         --jars) [ $# -gt 1 ] || fail "--jars needs a value"; jars="$jars,$2"; shift 2 ;;
@@ -56,8 +56,8 @@ while [ $# -gt 0 ]; do
         --properties-file=*) files+=("${1#--properties-file=}"); shift ;;
         --master) [ $# -gt 1 ] || fail "--master needs a value"; named="$2"; shift 2 ;;
         --master=*) named="${1#--master=}"; shift ;;
-        --conf|-c) [ $# -gt 1 ] || fail "$1 needs a value"; set_master "$2"; shift 2 ;;
-        --conf=*) set_master "${1#--conf=}"; shift ;;
+        --conf|-c) [ $# -gt 1 ] || fail "$1 needs a value"; take_conf "$2"; shift 2 ;;
+        --conf=*) take_conf "${1#--conf=}"; shift ;;
         *.py) break ;;
         -*=*|--supervise|--verbose|-v|--load-spark-defaults) options+=("$1"); shift ;;
         -*) [ $# -gt 1 ] || fail "$1 needs a value"; options+=("$1" "$2"); shift 2 ;;

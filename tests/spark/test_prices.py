@@ -251,14 +251,8 @@ def test_a_reference_price_says_nothing_across_a_hole(spark, lake, settings, cal
     """Compared with an older close it would make each share's move an action."""
     rows = [bar(s, "2024-03-05", 1000) for s in ("H1", "H2")]
     rows += [bar("H1", "2024-03-07", 900, reference=905.0), bar("H2", "2024-03-07", 450, reference=452.5)]
-    collect(
-        spark,
-        lake,
-        settings,
-        calendars,
-        rows,
-        symbols=[share("H1"), share("H1", "2024-03-06", listed_shares=1_100_000)],
-    )
+    listed = [share("H1"), share("H1", "2024-03-06", listed_shares=1_100_000)]
+    collect(spark, lake, settings, calendars, rows, symbols=listed)
     assert lake.read("actions").count() == 0
     collect(spark, lake, settings, calendars, [bar("H1", "2024-03-06", 905.0), bar("H2", "2024-03-06", 905.0)])
     assert [(r["symbol"], r["factor"]) for r in lake.read("actions").collect()] == [("H2", 0.5)]

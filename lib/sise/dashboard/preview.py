@@ -22,12 +22,11 @@ from sise.errors import InputError
 from sise.prices.factors import factors_of
 from sise.settings import Settings
 from sise.watchlists.rules import NOT_OWN, Rule
-from sise.watchlists.suspect import PAUSE, SUSPECT
+from sise.watchlists.suspect import FIRST_LISTING_DAYS, LASTING, PAUSE, SUSPECT
 
 __all__ = ["picked", "session_rows"]
 
 _KEY = ["country", "symbol"]
-_FIRST_LISTING = timedelta(days=10)
 _LISTED = ["name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active"]
 _LOOK_BACK = timedelta(days=70)  # 40 sessions and a long holiday; who paused for longer is looked up
 _PATIENCE = 10.0
@@ -100,8 +99,8 @@ def _listings(view: LakeView, country: str, day: date) -> pd.DataFrame:
     valid = rows[rows["valid_from"] <= day].drop_duplicates("symbol", keep="last")
     first = rows.drop_duplicates("symbol", keep="first")
     first = first[~first["symbol"].isin(valid["symbol"])].copy()
-    late = first["valid_from"] > day + _FIRST_LISTING
-    for column in (c for c in _LISTED if c not in {"name", "is_etf"}):
+    late = first["valid_from"] > day + timedelta(days=FIRST_LISTING_DAYS)
+    for column in (c for c in _LISTED if c not in LASTING):
         first[column] = first[column].mask(late)
     return pd.concat([valid, first]).drop(columns="valid_from")
 

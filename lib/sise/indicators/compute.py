@@ -124,12 +124,13 @@ class _Run:
         with beside(self.spark, lambda: self._write_states(shares, rows, span)) as states, merging:
             gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
-        self._replace_live(*states.result())
+        last, replaced = states.result()
+        self._replace_live(last, span, replaced)
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
 
-    def _write_states(self, shares: DataFrame, rows: DataFrame, span: Span) -> tuple[DataFrame, Span, DataFrame]:
-        """Writes indicator_state; gives what live_state is to be replaced by."""
+    def _write_states(self, shares: DataFrame, rows: DataFrame, span: Span) -> tuple[DataFrame, DataFrame]:
+        """Writes indicator_state; gives the rows that live_state is to have, and the shares that they are for."""
         with described(self.spark, "indicators: keep the filters' states"):
             lost, kept = self._lost(shares, rows), self._kept_states(shares)
             replaced = rows.select(*_SHARE)
@@ -139,7 +140,7 @@ class _Run:
                 kept = kept.join(F.broadcast(lost), on=_SHARE, how="left_anti")
                 replaced = replaced.unionByName(lost)
             self.lake.replace("indicator_state", self._newest(kept.unionByName(self._states(rows)), KEPT_SESSIONS))
-        return rows, span, replaced
+        return rows, replaced
 
     def _lost(self, shares: DataFrame, rows: DataFrame) -> DataFrame:
         """Of ``shares``, those that live_state shows at a bar which is gone. Asked of live_state and not of this run's

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from sise.prices.unsettled import NO_LONGER
+from sise.prices.unsettled import WITHDRAWN
 from sise.ticks import tick_column
 
 __all__ = ["SHARES_TOLERANCE", "actions_from_reference", "with_share_change"]
@@ -43,10 +43,9 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
         & (F.col("_before.basis") < F.col("date"))
     )
     on = ["country", "symbol", "date"]
-    evidence = F.coalesce(F.col("evidence"), F.lit(""))
-    told = known.where((F.col("kind") != "dividend") & ~evidence.endswith(NO_LONGER))
-    told = told.withColumnRenamed("ex_date", "date")
-    told = told.withColumn("_open", ~F.col("confirmed") & evidence.startswith(_REFERENCE))
+    told = known.where(f"kind <> 'dividend' AND NOT {WITHDRAWN}").withColumnRenamed("ex_date", "date")
+    ours = F.coalesce(F.col("evidence").startswith(_REFERENCE), F.lit(False))
+    told = told.withColumn("_open", ~F.col("confirmed") & ours)
     said = told.groupBy(*on).agg(
         F.bool_or(F.col("factor").isNotNull() & ~F.col("_open")).alias("_explained"),
         # What a source announced without a factor, which the reference price then gives.

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sise.calendars import MARKETS
 from sise.lake import Lake
 from sise.prices.overlap import Verdict, judge_answer
 from sise.prices.withdrawn import withdrawn
@@ -125,9 +124,6 @@ def _latest(kept: Sequence[Kept]) -> pa.Table:
 
 def _dated_markets(lake: Lake, table: pa.Table) -> pa.Table:
     """The market of each bar as its share's listing was on the day; before the first listing, that one's."""
-    countries = pc.unique(table["country"]).to_pylist()
-    if not any(list(MARKETS.values()).count(country) > 1 for country in countries):
-        return table
     rows = (
         lake.read("symbols")
         .groupBy("country", "symbol")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
+from sise.prices.symbols import newest_listing
 from sise.sources.plan import Held
 
 __all__ = ["active_shares", "held_days", "held_shares"]
@@ -16,10 +17,9 @@ __all__ = ["active_shares", "held_days", "held_shares"]
 
 def active_shares(symbols: DataFrame, markets: Sequence[str]) -> list[tuple[str, str, str]]:
     """(country, market, symbol) of the shares that are active by their newest row, largest first. ETFs are none."""
-    newest = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
     rows = (
-        symbols.withColumn("_n", F.row_number().over(newest))
-        .where("_n = 1 AND active AND NOT coalesce(is_etf, false)")
+        newest_listing(symbols)
+        .where("active AND NOT coalesce(is_etf, false)")
         .where(F.col("market").isin(list(markets)))
         .orderBy(F.col("market_cap").desc_nulls_last(), "country", "symbol")
     )

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from sise.calendars import EXCHANGES, MARKETS
 from sise.columns import by_country
 from sise.prices.adjust import with_adjustment
-from sise.prices.unsettled import NO_LONGER
+from sise.prices.unsettled import WITHDRAWN
 from sise.ticks import tick_column
 
 __all__ = ["ROUNDING", "active_counts", "check_bars", "rejected_rows", "with_flags"]
@@ -185,7 +185,7 @@ def with_flags(bars: DataFrame, actions: DataFrame, limits: Mapping[str, float])
         F.lit(False),
     )
     open_actions = (
-        actions.where(~F.col("confirmed") & ~F.coalesce(F.col("evidence"), F.lit("")).endswith(NO_LONGER))
+        actions.where(f"NOT confirmed AND NOT {WITHDRAWN}")
         .groupBy("country", "symbol")
         .agg(F.collect_set("ex_date").alias("_unconfirmed"))
     )

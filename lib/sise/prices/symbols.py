@@ -15,7 +15,7 @@ from sise.ops.outcome import Outcome
 from sise.session import Hold, described
 from sise.sources.base import Request, Source
 
-__all__ = ["collect_symbols"]
+__all__ = ["collect_symbols", "newest_listing"]
 
 # A listing of fewer shares may change by any part.
 _ENOUGH = 50
@@ -78,7 +78,7 @@ def _select_changes(rows: DataFrame, known: DataFrame) -> DataFrame:
 
 def _select_gone(rows: DataFrame, known: DataFrame, today: Mapping[str, date]) -> DataFrame:
     """A closing row for each active share that a whole listing no longer names."""
-    last = _newest(known).where("active")
+    last = newest_listing(known).where("active")
     last = last.join(rows.select("market").distinct(), on="market", how="left_semi")
     gone = last.join(rows.select("country", "symbol").distinct(), on=["country", "symbol"], how="left_anti")
     gone = gone.withColumn("valid_from", by_country(today, "date"))
@@ -87,12 +87,12 @@ def _select_gone(rows: DataFrame, known: DataFrame, today: Mapping[str, date]) -
 
 def _taken_up(rows: DataFrame, known: DataFrame, floor: float) -> DataFrame:
     """The shares with a market cap of ``floor`` or more, and those that are active already."""
-    there = _newest(known).where("active").select("country", "symbol", F.lit(True).alias("_there"))
+    there = newest_listing(known).where("active").select("country", "symbol", F.lit(True).alias("_there"))
     rows = rows.join(there, on=["country", "symbol"], how="left")
     return rows.where((F.col("market_cap") >= floor) | F.col("_there")).drop("_there")
 
 
-def _newest(known: DataFrame) -> DataFrame:
+def newest_listing(known: DataFrame) -> DataFrame:
     """Of each share's rows the newest."""
     share = Window.partitionBy("country", "symbol").orderBy(F.col("valid_from").desc())
     return known.withColumn("_n", F.row_number().over(share)).where("_n = 1").drop("_n")
@@ -101,14 +101,14 @@ def _newest(known: DataFrame) -> DataFrame:
 def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
     """What a listing does not say (null) is what it last was: a vendor without a flag takes none back."""
     filled = ("market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted")
-    last = _newest(known).select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
+    last = newest_listing(known).select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
     joined = rows.join(last, on=["country", "symbol"], how="left")
     return joined.withColumns({c: F.coalesce(c, f"_{c}") for c in filled}).select(*rows.columns)
 
 
 def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:
     """Raises InputError where a listing lost so much of a market that it rather broke off."""
-    active = _newest(known).where("active")
+    active = newest_listing(known).where("active")
     counts = {r["market"]: r["count"] for r in active.groupBy("market").count().collect()}
     for row in gone.groupBy("market").count().collect():
         if (there := counts[row["market"]]) >= _ENOUGH and row["count"] > limit * there:

@@ -6,14 +6,16 @@ price tells on the ex-date. Until then the last close is in another basis than t
 
 from __future__ import annotations
 
-__all__ = ["NO_LONGER", "UNSETTLED"]
+__all__ = ["NO_LONGER", "UNSETTLED", "WITHDRAWN"]
 
 # How the evidence of an announcement ends that its source has taken back (withdrawn.py).
 NO_LONGER = "no longer announced"
 
+# SQL over an action: its announcement was taken back, so it counts for nothing.
+WITHDRAWN = f"coalesce(evidence, '') LIKE '%{NO_LONGER}'"
 # SQL over a row of live_state joined with an action of its share. Text, because Spark evaluates it in the stream and
 # DataFusion where there is no JVM.
 UNSETTLED = (
     "ex_date > as_of AND ex_date <= valid_session AND kind <> 'dividend' AND NOT (confirmed AND factor IS NOT NULL)"
-    f" AND NOT coalesce(evidence, '') LIKE '%{NO_LONGER}'"
+    f" AND NOT {WITHDRAWN}"
 )

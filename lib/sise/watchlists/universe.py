@@ -15,7 +15,7 @@ from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.prices.adjust import applied_of, with_actions
 from sise.settings import FxRates, Settings
-from sise.watchlists.suspect import PAUSE, SUSPECT
+from sise.watchlists.suspect import FIRST_LISTING_DAYS, LASTING, PAUSE, SUSPECT
 
 __all__ = ["RECENT_SESSIONS", "Read", "Spans", "select_eligible", "session_shares", "shares_between"]
 
@@ -27,10 +27,6 @@ Spans = Mapping[str, tuple[date, date]]
 # A share's bar before lies within so many sessions, or is looked up in the whole table.
 RECENT_SESSIONS = 40
 _SHARE = ["country", "symbol"]
-# A share's first listing row tells how it stood so many days before, too: on the first day of a lake the listings are
-# newer than the last session. Further back it tells only what does not change.
-_FIRST_LISTING_DAYS = 10
-_LASTING = ("name", "is_etf")
 _SYMBOL = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
 
 
@@ -126,10 +122,10 @@ def _with_past(
     # a struct, since a column that was null on the bar before is null in prev_x, too
     previous = F.last(F.when(F.col("_bar"), F.struct(*columns)), ignorenulls=True).over(before)
     rows = both.withColumns({"_before": previous, "_now": listing, "_first": first})
-    near = F.col("_first.date") <= F.date_add("date", _FIRST_LISTING_DAYS)
+    near = F.col("_first.date") <= F.date_add("date", FIRST_LISTING_DAYS)
     described = {
         c: F.when(F.col("_now").isNotNull(), F.col(f"_now.{c}")).when(
-            F.lit(True) if c in _LASTING else near, F.col(f"_first._listing.{c}")
+            F.lit(True) if c in LASTING else near, F.col(f"_first._listing.{c}")
         )
         for c in _SYMBOL
     }
