@@ -146,6 +146,10 @@ class Calendar:
         """Number of sessions on or before ``day``."""
         return bisect_right(self.days, day)
 
+    def ordinal(self, day: date) -> int:
+        """The number of the last session on or before ``day``; the next one has the next number."""
+        return self._at(day)
+
     def is_session(self, day: date) -> bool:
         at = self._at(day)
         return at > 0 and self.days[at - 1] == day

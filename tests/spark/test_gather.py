@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,11 +42,11 @@ def collect(spark, lake, calendars, tmp_path, monkeypatch):
     monkeypatch.setenv("KRX_PW", "secret-word")
     runs = []
 
-    def run(server, vendor=YahooVendor, now=NOW, most=None, **wanted):
+    def run(server, vendor=YahooVendor, now=NOW, most=None, chart_seconds=480, **wanted):
         settings = SourceSettings(
             lake=lake.root, conf=CONF, local=tmp_path / "local", krx_url=server.url, naver_url=server.url,
             yahoo_url=server.url, krx_rate=500, yahoo_rate=500, naver_rate=500, backoff_seconds=0.01,
-            backoff_cap_seconds=0.05, http_timeout=3,
+            backoff_cap_seconds=0.05, http_timeout=3, yahoo_chart_seconds=chart_seconds,
         )  # fmt: skip
         runs.append(f"run-{len(runs)}")
         ledger = Ledger(settings.state, vendor.name, settings.lake, runs[-1])
@@ -205,6 +205,75 @@ def test_years_are_one_undertaking_until_there_is_a_new_session(collect, lake, c
         week = server.shares["S00"].moment(days[-5]) - 34_200
         assert {s: at for s, at in asked(server).items() if s in names} == dict.fromkeys(names, week)
     assert min(day for _, day in stored(lake)) == date(2024, 3, 28) and len(stored(lake)) == 4 * 252
+
+
+def charts(server):
+    names = {a.path.rsplit("/", 1)[1] for a in server.asked if "chart/" in a.path}
+    return {name for name in names if not name.startswith("%5E")} - {"^IXIC"}
+
+
+def test_shares_beyond_what_a_day_has_time_for_are_quoted_in_their_turn(collect, lake, calendars):
+    days, names = days_of(calendars, count=12), [f"S{n:03}" for n in range(60)]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    rows = {s: rows_of(days, 50 + n) for n, s in enumerate(names)}
+    asked = []
+    with YahooServer({"^IXIC": Share(rows_of(days))}) as server:
+        for n in range(6, 13):
+            server.shares |= {s: Share(rows[s][:n]) for s in names}
+            if n > 8:  # what a quote does not tell: a dividend, a session that was corrected
+                server.shares["S007"].dividends = [(days[8], 0.25)]
+                rows["S011"][7] = (*rows["S011"][7][:5], 9_999)
+            evening = datetime.combine(days[n - 1] + timedelta(days=1), time(12), UTC)
+            outcome = collect(server, now=evening, chart_seconds=0.07 if n > 6 else 480)  # 35 charts
+            assert outcome.details["fates"] == {"ok": 61} and outcome.rows_out >= 60
+            asked.append(charts(server))
+    assert asked[0] == set(names) and all(20 < len(some) < 45 for some in asked[1:]), [*map(len, asked)]
+    for n in range(1, 3):
+        assert set().union(*asked[n : n + 5]) == set(names), "each alone, once in five sessions"
+    told = {key: (r["open"], r["high"], r["low"], r["close"], r["volume"]) for key, r in stored(lake).items()}
+    assert told == {(s, row[0]): tuple(map(float, row[1:])) for s in names for row in rows[s]}
+    assert [(r["symbol"], r["amount"]) for r in lake.read("actions").collect()] == [("S007", 0.25)]
+
+
+def test_a_quote_that_does_not_go_on_from_what_is_stored_is_looked_into(collect, lake, calendars):
+    days = days_of(calendars, count=8)
+    names = [f"S{n}" for n in range(8)]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    with YahooServer({s: Share(rows_of(days[:-1], 100 + n)) for n, s in enumerate(names)}) as server:
+        collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
+        server.shares |= {s: Share(rows_of(days, 100 + n)) for n, s in enumerate(names)}
+        halves = [(d, o / 2, h / 2, low / 2, c / 2, v * 2) for d, o, h, low, c, v in rows_of(days, 100)]
+        server.shares["S0"] = Share(halves, splits=[(days[-1], 2, 1)])
+        crash = rows_of(days, 101)
+        server.shares["S1"] = Share([*crash[:-1], (days[-1], 60.0, 61.0, 59.0, 60.0, 5)])
+        server.shares["S2"].last_trade = days[-2]
+        server.shares["S3"].currency = "CAD"
+        server.shares["S4"] = Share([*rows_of(days, 104)[:-1], (days[-1], 110.0, 109.0, 108.0, 110.0, 7)])
+        server.shares["S5"] = Share(rows_of(days[:-1], 105))
+        outcome = collect(server, chart_seconds=0)
+        turns = {"S6", "S7"} - charts(server)
+        assert charts(server) >= {"S0", "S1", "S2", "S3", "S4", "S5"} and turns, charts(server)
+        assert any(f"{len(turns)} shares were quoted" in line for line in outcome.lines)
+        told = fates(lake, "run-1")
+        assert {told[s] for s in turns} == {("ok", "quoted")} and told["S3"][0] == "failed"
+        rows = stored(lake)
+        assert rows["S0", days[-1]]["close"] == halves[-1][4] and rows["S6", days[-1]]["close"] == 113.5
+        assert [r["factor"] for r in lake.read("actions").collect()] == [0.5]
+        collect(server, chart_seconds=0)  # only S3 failed, and what was quoted was answered
+        assert {a.path.rsplit("/", 1)[1] for a in server.asked if "/chart/" in a.path} == {"S3"}
+        assert {a.query["symbols"] for a in server.asked if "quote" in a.path} <= {"S3"}
+
+
+def test_without_quotes_each_share_is_asked_for(collect, lake, calendars):
+    days, names = days_of(calendars, count=8), ["AAA", "BBB", "CCC", "DDD"]
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
+    with YahooServer({s: Share(rows_of(days[:-1])) for s in names}) as server:
+        collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
+        server.shares |= {s: Share(rows_of(days)) for s in names}
+        server.fault = lambda asked: Reply("<html>consent</html>") if "quote" in asked.path else None
+        outcome = collect(server, chart_seconds=0)
+        assert charts(server) == set(names) and outcome.details["fates"]["ok"] == 4
+        assert any("gave no quotes" in line for line in outcome.lines)
 
 
 def test_a_split_rewrites_no_history_and_one_served_twice_is_told(collect, lake, calendars):

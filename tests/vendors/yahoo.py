@@ -34,8 +34,9 @@ class Share:
 
 
 class YahooServer(VendorServer):
-    """``shares``: by Yahoo's symbol; ``quotes``: what it quotes. ``alter``: may change a chart before it is sent.
-    ``crumb``: the one that it gives; quotes and the screener refuse others with the status ``refusal``."""
+    """``shares``: by Yahoo's symbol; ``quotes``: what it quotes, if not the shares' last rows. ``alter``: may change a
+    chart before it is sent. ``crumb``: the one that it gives; quotes and the screener refuse others with the status
+    ``refusal``."""
 
     def __init__(self, shares: Mapping[str, Share], **options: Any):
         self.shares = dict(shares)
@@ -53,7 +54,8 @@ class YahooServer(VendorServer):
             error = {"code": "Unauthorized", "description": "Invalid Crumb"}
             return Reply(json.dumps({"finance": {"result": None, "error": error}}), status=self.refusal)
         if asked.path == "/v7/finance/quote":
-            return Reply(json.dumps({"quoteResponse": {"result": self.quotes, "error": None}}))
+            told = self.quotes or self._quotes(asked.query.get("symbols", "").split(","))
+            return Reply(json.dumps({"quoteResponse": {"result": told, "error": None}}))
         if asked.path == "/v1/finance/screener":
             return self._screen(json.loads(asked.body))
         if asked.path in ("", "/"):
@@ -114,6 +116,20 @@ class YahooServer(VendorServer):
             result["events"] = events
         self.alter(result)
         return Reply(json.dumps({"chart": {"result": [result], "error": None}}))
+
+    def _quotes(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Of the shares' last rows."""
+        found = []
+        for name in names:
+            if (share := self.shares.get(name)) is None or len(share.rows) < 2:
+                continue
+            day, *values = share.rows[-1]
+            at = int(datetime.combine(share.last_trade or day, time(16), share.zone).timestamp())
+            told = dict(zip(("Open", "DayHigh", "DayLow", "Price", "Volume"), values, strict=True))
+            told |= {"PreviousClose": share.rows[-2][4], "Time": at}
+            quote = {"symbol": name, "currency": share.currency}
+            found.append(quote | {f"regularMarket{field}": value for field, value in told.items()})
+        return found
 
     def _screen(self, body: Mapping[str, Any]) -> Reply:
         ranked = sorted(self.shares.items(), key=lambda item: -item[1].cap)

@@ -9,51 +9,35 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
 
 from pyspark.sql import SparkSession
 
-from sise.calendars import MARKETS, Calendar
+from sise.calendars import Calendar
 from sise.console import tell
-from sise.errors import InputError
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
-from sise.prices.holdings import active_shares, held_days, held_shares
-from sise.session import described, small_plans
-from sise.sources.asks import Answer, Ask, Vendor
+from sise.prices.questions import SMALL_TABLE, Questions, Wanted, only
+from sise.session import beside, described, small_plans
+from sise.sources.asks import Answer, Ask, Quoting, Vendor
 from sise.sources.base import Request
 from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
-from sise.sources.plan import Span, last_session, outdated, plan_days, plan_extras, plan_symbols, unanswered, years_back
 from sise.sources.settings import SourceSettings
 
 __all__ = ["Wanted", "gather"]
 
 _TELL_EVERY = 15.0
 _KB = 1024 if sys.platform != "darwin" else 1024**2  # what getrusage counts in
-# Fewer rows, or bytes of the table, than this are done before their plan would be compiled.
+# Fewer rows than this are done before their plan would be compiled.
 _SMALL = 40_000
-_SMALL_TABLE = 30_000_000
 # The first merge is made after this part of a run's questions, if the others take longer than these seconds.
 _EARLY = 0.3
 _LONG = 30
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """``markets``: empty for all that the vendor has; ``codes``: only these shares; ``start``, ``end``: sessions, both
-    included; ``years``: so many up to the end; without a start what is new, and the whole history of new shares."""
-
-    markets: Sequence[str] = ()
-    codes: Sequence[str] = ()
-    start: date | None = None
-    end: date | None = None
-    years: float | None = None
 
 
 def gather(
@@ -83,12 +67,6 @@ class _Gathering:
     now: datetime
 
     def __post_init__(self) -> None:
-        vendor, wanted = self.vendor, self.wanted
-        self.markets = [m for m in vendor.markets if m in wanted.markets] if wanted.markets else list(vendor.usual)
-        if wanted.markets and (strange := set(wanted.markets) - set(vendor.markets)):
-            raise InputError(
-                f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
-            )
         self.outcome = Outcome()
         self.fates: Counter[str] = Counter()
         self.again: list[str] = []
@@ -98,119 +76,72 @@ class _Gathering:
         if self.ledger.bind(self.lake.identity("prices")):
             self.outcome.say("the lake's prices are another table than those of the last run: everything is asked anew")
         self._merge()  # what a run that was killed had been told
-        spans = self._spans()
-        campaign = self.ledger.campaign(self._scope(spans))
-        old = partial(outdated, self.settings, self.now)
-        asks = unanswered(self._plan(spans, campaign), self.ledger.answered(campaign, old))
+        # after that, since a ledger that was bound anew has closed its campaign
+        self.questions = Questions(
+            self.spark, self.lake, self.vendor, self.ledger, self.wanted, self.settings, self.calendars, self.now
+        )
+        for day in self.questions.unasked:
+            self._note(*day)
+        asks = self.questions.open()
         ended = None
         try:
             if asks:
-                ended = self._open(campaign, asks) or self._ask(campaign, asks)
+                ended = self._open(asks) or self._ask(self._not_quoted(asks))
                 if self.again and ended is None:
-                    ended = self._ask(campaign, self._whole(spans))
+                    again, self.again = self.again, []
+                    ended = self._ask(self.questions.whole(again))
+        except BaseException:
+            self._report()
+            raise
         finally:
             self.vendor.close()
-            self._report(spans)
+        with small_plans(self.spark, self.lake.size("prices") < SMALL_TABLE), beside(self.spark, self._report) as told:
+            self._tell_coverage()
+        told.result()
         if ended is None and not self.fates.keys() & {Fate.FAILED, Fate.SKIPPED, Fate.BLOCKED}:
-            self.ledger.finish(campaign)
-        if self.dates:
-            with small_plans(self.spark, self.lake.size("prices") < _SMALL_TABLE):
-                span, floor = (min(self.dates), max(self.dates)), self.settings.coverage_floor
-                tell_coverage(self.spark, self.lake, self.calendars, *span, floor, self.outcome)
+            self.ledger.finish(self.questions.campaign)
         self._summarize(len(asks), ended)
         return self.outcome
-
-    def _spans(self) -> dict[str, Span]:
-        """What is wanted of each country; a session that is not over yet is not asked for, and said so."""
-        spans = {}
-        for country in dict.fromkeys(MARKETS[m] for m in self.markets):
-            calendar = self.calendars[country]
-            last = last_session(calendar, self.settings, self.now)
-            end = min(self.wanted.end or last, last)
-            start = years_back(end, self.wanted.years) if self.wanted.years else self.wanted.start
-            spans[country] = Span(start, end, last)
-            for day in calendar.between(last, self.wanted.end or last)[1:]:
-                reason = f"the session of {day} is not over, or not settled before its evening"
-                self._note(country, day, Fate.NOT_SETTLED, reason)
-            only = self.wanted.end if self.wanted.start == self.wanted.end else None
-            if only and not calendar.is_session(only):
-                self._note(country, only, Fate.HOLIDAY, f"{only} is no session of the {country} exchange")
-        return spans
 
     def _note(self, country: str, day: date, fate: Fate, reason: str) -> None:
         self.ledger.put(0, Ask("note", country, "*", None, day, day), Answer(fate, reason))
         self.fates[fate] += 1
         self.outcome.say(f"{fate}: {reason}")
 
-    def _scope(self, spans: Mapping[str, Span]) -> str:
-        """What makes a run the same undertaking as the one before: then only what that one lacked is asked."""
-        ends = ", ".join(f"{c} {s.start or 'new'}…{s.end}" for c, s in sorted(spans.items()))
-        return f"{','.join(self.markets)} {','.join(sorted(self.wanted.codes))} {ends}"
-
-    def _plan(self, spans: Mapping[str, Span], campaign: int) -> list[Ask]:
-        name = f"{self.vendor.name}: look for what the lake lacks"
-        with described(self.spark, name), small_plans(self.spark, self.lake.size("prices") < _SMALL_TABLE):
-            prices, covered = self.lake.read("prices"), self.ledger.covered(campaign)
-            asks: list[Ask] = []
-            since: dict[str, date] = {}  # by country, the first session that the lake has
-            if self.vendor.by == "market-day":
-                for country, span in spans.items():
-                    held, provisional = held_days(prices, self.markets)
-                    since |= {country: min(min(counts) for counts in held.values())} if held else {}
-                    calendar = self.calendars[country]
-                    asks += plan_days(self.markets, held, provisional, calendar, span, self.settings, covered)
-            else:
-                held_by = held_shares(prices, list(spans), self.calendars)
-                for country in spans:
-                    firsts = [known.first for key, known in held_by.items() if key.startswith(f"{country}:")]
-                    since |= {country: min(firsts)} if firsts else {}
-                shares = self._shares()
-                asks = plan_symbols(shares, held_by, self.calendars, spans, self.settings, covered, self.vendor.span)
-            extras = plan_extras(self.vendor, self.markets, asks, since, self.calendars, spans, self.settings, covered)
-        # actions are the share's own numbers, so a run for some shares asks for them, too
-        return [*(a for a in extras if not self.wanted.codes or a.kind.startswith("actions")), *asks]
-
-    def _shares(self) -> list[tuple[str, str, str]]:
-        shares = active_shares(self.lake.read("symbols"), self.markets)
-        if self.wanted.codes:
-            codes = {code.upper() for code in self.wanted.codes}
-            if missing := codes - {symbol for _, _, symbol in shares}:
-                raise InputError(
-                    f"--codes: no active share {', '.join(sorted(missing)[:10])} in {', '.join(self.markets)}; "
-                    "spell them as the exchange does, and run jobs/collect_symbols.py first"
-                )
-            shares = [share for share in shares if share[2] in codes]
-        if not shares:
-            raise InputError(
-                f"no active share of {', '.join(self.markets)} is known: run jobs/collect_symbols.py first, with "
-                "--source yahoo for NASDAQ, krx or kis for KOSPI and KOSDAQ"
-            )
-        return shares
-
-    def _whole(self, spans: Mapping[str, Span]) -> list[Ask]:
-        """The whole history of shares whose vendor has rewritten it."""
-        held = held_shares(self.lake.read("prices"), list(spans), self.calendars)
-        chosen, self.again = set(self.again), []
-        return [
-            Ask("bars", country, market, symbol, held[f"{country}:{symbol}"].first, spans[country].end)
-            for country, market, symbol in self._shares()
-            if f"{country}:{symbol}" in chosen
-        ]
-
-    def _open(self, campaign: int, asks: Sequence[Ask]) -> VendorError | None:
+    def _open(self, asks: Sequence[Ask]) -> VendorError | None:
         """Logs in. A block, or a budget that is used up, is told of each question."""
         try:
             self.vendor.open()
         except (Blocked, Spent) as problem:
             for ask in asks:
-                self.ledger.put(campaign, ask, Answer(problem.fate, str(problem)))
+                self.ledger.put(self.questions.campaign, ask, Answer(problem.fate, str(problem)))
             self.fates[problem.fate] += len(asks)
             return problem
         return None
 
-    def _ask(self, campaign: int, asks: Sequence[Ask]) -> VendorError | None:
+    def _not_quoted(self, asks: list[Ask]) -> list[Ask]:
+        """The questions that are left where a vendor quotes many shares at once. What it quotes is one session, without
+        those before it to compare: it is taken of shares for which a day has no time, each in its turn."""
+        if not isinstance(self.vendor, Quoting):
+            return asks
+        left = set(asks)
+        for day, quotable in self.questions.quotable.items():
+            closes = self.questions.closes(day, quotable)
+            try:
+                for ask, answer in self.vendor.quoted(quotable, day, closes):
+                    self.ledger.put(self.questions.campaign, only(day, ask), answer)
+                    self.fates[answer.fate] += 1
+                    left.discard(ask)
+            except VendorError as problem:  # as if there were no quotes: what it means is told of the next question
+                self.outcome.say(f"{self.vendor.name} gave no quotes ({problem}): shares are asked for one by one")
+        if quoted := len(asks) - len(left):
+            self.outcome.say(f"{quoted} shares were quoted, many at once: in their turn they are asked for one by one")
+        return [ask for ask in asks if ask in left]
+
+    def _ask(self, asks: Sequence[Ask]) -> VendorError | None:
         """Asks in the background and merges what has come in; gives what ended it early."""
         most = 2 * self.settings.merge_rows
+        campaign = self.questions.campaign
         crew = Crew(self.vendor, self.ledger, campaign, asks, hold=lambda: self.ledger.waiting_rows()[1] > most)
         crew.start()
         told = time.monotonic()
@@ -276,11 +207,16 @@ class _Gathering:
         out.details["chunks"] = out.details.get("chunks", 0) + 1
         self.dates += part.details.get("sessions", {}).values()
 
-    def _report(self, spans: Mapping[str, Span]) -> None:
-        whole = {s.end for s in spans.values()} if self.vendor.by == "market-day" else set()
+    def _report(self) -> None:
+        whole = {s.end for s in self.questions.spans.values()} if self.vendor.by == "market-day" else set()
         if missing := report_fetches(self.lake, self.ledger, self.vendor.name, whole):
             self.outcome.details["absent"] = missing
             self.outcome.say(f"{missing} active shares are not in {self.vendor.name}'s tables of the last session")
+
+    def _tell_coverage(self) -> None:
+        if self.dates:
+            span, floor = (min(self.dates), max(self.dates)), self.settings.coverage_floor
+            tell_coverage(self.spark, self.lake, self.calendars, *span, floor, self.outcome)
 
     def _summarize(self, asked: int, ended: VendorError | None) -> None:
         out, self.fates = self.outcome, +self.fates

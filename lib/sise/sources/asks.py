@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from sise.sources.base import BARS
 from sise.sources.outcome import Fate
 
-__all__ = ["BAR_SCHEMA", "Answer", "Ask", "Vendor", "bars_table", "frozen", "thawed"]
+__all__ = ["BAR_SCHEMA", "Answer", "Ask", "Quoting", "Vendor", "bars_table", "frozen", "thawed"]
 
 _ARROW = {"string": pa.string(), "date": pa.date32(), "double": pa.float64(), "boolean": pa.bool_()}
 # BARS for Arrow; vendors are asked where no Spark is.
@@ -84,6 +84,19 @@ class Vendor(Protocol):
         """What a run asks beside bars: indices, corporate actions of whole markets."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Quoting(Protocol):
+    """A vendor that quotes the newest session of many shares at once. ``affordable``: how many questions about single
+    shares a day's run has time for; the others' shares may be quoted."""
+
+    @property
+    def affordable(self) -> int: ...
+
+    def quoted(self, asks: Sequence[Ask], day: date, closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
+        """Answers of the session ``day`` to those whose quote goes on from their last close (``closes``, by key) with
+        nothing that has to be looked into; raises VendorError where there are no quotes."""
 
 
 def bars_table(columns: Mapping[str, Any], rows: int) -> pa.Table:

@@ -98,6 +98,12 @@ class SourceSettings(Settings):
         "SISE_RECHECK_SESSIONS", 5, _at_least_one, "the last so many sessions are asked for again"
     )
     history_years: float = _setting("SISE_HISTORY_YEARS", 4.0, _positive, "how much history a new share gets, years")
+    yahoo_chart_seconds: float = _setting(
+        "SISE_YAHOO_CHART_SECONDS",
+        480.0,
+        _positive,
+        "a day's run asks for charts of single shares for so long; the others are quoted, each in its turn",
+    )
     yahoo_workers: int = _setting("SISE_YAHOO_WORKERS", 10, _at_least_one, "how many requests to Yahoo are under way")
     min_cap_usd: float = _setting(
         "SISE_MIN_CAP_USD", 1e8, _positive, "NASDAQ: a share of a smaller market cap is not taken up"

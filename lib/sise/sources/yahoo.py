@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,12 +21,15 @@ from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.http import Edge
 from sise.sources.outcome import Failed, Fate, NoData, VendorError
 from sise.sources.settings import SourceSettings
+from sise.sources.yahoo_quotes import quoted_bar
 from sise.sources.yahoo_session import Crumb, YahooSession
 
 __all__ = ["YahooVendor", "yahoo_symbol"]
 
 _CURRENCY = {"KR": "KRW", "US": "USD"}
 _SUFFIX = {"KOSPI": ".KS", "KOSDAQ": ".KQ"}
+_QUOTES = "https://query1.finance.yahoo.com/v7/finance/quote"
+_BATCH = 100
 _INDICES = {"NASDAQ": "^IXIC", "KOSPI": "^KS11", "KOSDAQ": "^KQ11"}
 
 
@@ -72,16 +76,35 @@ class YahooVendor:
         self.crumb = Crumb(self._data, self.session)
         self._data.cache_get.cache_clear()  # an answer of an earlier run in this process is none to this question
 
-    @property
-    def data(self) -> Any:
-        """yfinance's own door to Yahoo, behind our session."""
-        return self._data
-
     def ask(self, ask: Ask) -> Answer:
         self.edge.taken()
         answer = self._index(ask) if ask.kind == "indices" else self._share(ask)
         answer.requests = self.edge.taken()
         return answer
+
+    @property
+    def affordable(self) -> int:
+        return int(self.settings.yahoo_chart_seconds * self.settings.yahoo_rate)
+
+    def quotes(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """What Yahoo quotes of shares by its names, a hundred a request."""
+        for n in range(0, len(names), _BATCH):
+            asked = {"symbols": ",".join(names[n : n + _BATCH])}
+            try:
+                told = self.crumb.renewed(partial(self._data.get_raw_json, _QUOTES, params=asked))
+                found = [dict(quote) for quote in told["quoteResponse"]["result"]]
+            except (KeyError, TypeError, ValueError) as problem:
+                raise Failed("Yahoo's quotes have another form than known") from problem
+            yield from found
+
+    def quoted(self, asks: Sequence[Ask], day: date, closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
+        named = {yahoo_symbol(ask.market, ask.symbol or ""): ask for ask in asks if closes.get(ask.key)}
+        for quote in self.quotes(list(named)):
+            ask = named.pop(str(quote.get("symbol")), None)
+            if ask is None:
+                continue
+            if (answer := quoted_bar(quote, ask, day, closes[ask.key], _CURRENCY[ask.country])) is not None:
+                yield ask, answer
 
     def extras(self, markets: Sequence[str], first: date, last: date) -> list[Ask]:
         return [Ask("indices", "US", "NASDAQ", None, first, last)] if "NASDAQ" in markets else []

@@ -11,7 +11,6 @@ from typing import Any
 
 from sise.calendars import ZONES
 from sise.sources.live import Share
-from sise.sources.outcome import Failed
 from sise.sources.settings import SourceSettings
 from sise.sources.yahoo import YahooVendor, yahoo_symbol
 from sise.topics import Tick
@@ -19,8 +18,6 @@ from sise.topics import Tick
 __all__ = ["YahooPoll", "YahooStream"]
 
 _REGULAR = 1  # yfinance's market_hours: 0 before, 1 in, 2 after the session
-_QUOTES = "https://query1.finance.yahoo.com/v7/finance/quote"
-_BATCH = 100
 _SUBSCRIBE = 200
 
 
@@ -104,25 +101,15 @@ class YahooPoll:
             if self.streaming():
                 time.sleep(0.25)
                 continue
-            names = list(self.wanted)
             started = time.monotonic()
-            for n in range(0, len(names), _BATCH):
+            for quote in self.vendor.quotes(list(self.wanted)):
                 if stop() or self._cut or self.streaming():
                     break
-                for quote in self._ask(names[n : n + _BATCH]):
-                    self._take(quote, put)
+                self._take(quote, put)
             time.sleep(max(0.0, min(1.0, started + 1.0 - time.monotonic())))
 
     def cut(self) -> None:
         self._cut = True
-
-    def _ask(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        asked = {"symbols": ",".join(names)}
-        told = self.vendor.crumb.renewed(lambda: self.vendor.data.get_raw_json(_QUOTES, params=asked))
-        try:
-            return list(told["quoteResponse"]["result"])
-        except (KeyError, TypeError) as problem:
-            raise Failed("Yahoo's quotes have another form than known") from problem
 
     def _take(self, quote: Mapping[str, Any], put: Callable[[Tick], None]) -> None:
         share = self.wanted.get(str(quote.get("symbol")))
