@@ -42,11 +42,11 @@ def collect(spark, lake, calendars, tmp_path, monkeypatch):
     monkeypatch.setenv("KRX_PW", "secret-word")
     runs = []
 
-    def run(server, vendor=YahooVendor, now=NOW, most=None, chart_seconds=480, **wanted):
+    def run(server, vendor=YahooVendor, now=NOW, most=None, most_charts=2_400, **wanted):
         settings = SourceSettings(
             lake=lake.root, conf=CONF, local=tmp_path / "local", krx_url=server.url, naver_url=server.url,
             yahoo_url=server.url, krx_rate=500, yahoo_rate=500, naver_rate=500, backoff_seconds=0.01,
-            backoff_cap_seconds=0.05, http_timeout=3, yahoo_chart_seconds=chart_seconds,
+            backoff_cap_seconds=0.05, http_timeout=3, yahoo_charts=most_charts,
         )  # fmt: skip
         runs.append(f"run-{len(runs)}")
         ledger = Ledger(settings.state, vendor.name, settings.lake, runs[-1])
@@ -218,50 +218,75 @@ def test_shares_beyond_what_a_day_has_time_for_are_quoted_in_their_turn(collect,
     rows = {s: rows_of(days, 50 + n) for n, s in enumerate(names)}
     asked = []
     with YahooServer({"^IXIC": Share(rows_of(days))}) as server:
-        for n in range(6, 13):
+        for n, most in ((8, 2_400), (9, 35), (10, 35)):
             server.shares |= {s: Share(rows[s][:n]) for s in names}
-            if n > 8:  # what a quote does not tell: a dividend, a session that was corrected
-                server.shares["S007"].dividends = [(days[8], 0.25)]
-                rows["S011"][7] = (*rows["S011"][7][:5], 9_999)
+            # what a quote does not tell: a dividend, a session that was corrected
+            server.shares["S018"].dividends = [(days[8], 0.25)]
             evening = datetime.combine(days[n - 1] + timedelta(days=1), time(12), UTC)
-            outcome = collect(server, now=evening, chart_seconds=0.07 if n > 6 else 480)  # 35 charts
+            outcome = collect(server, now=evening, most_charts=most)
             assert outcome.details["fates"] == {"ok": 61} and outcome.rows_out >= 60
             asked.append(charts(server))
+            rows["S011"][8] = (*rows["S011"][8][:5], 9_999 if n > 8 else 1_008)
+            if n == 9:
+                assert lake.read("actions").isEmpty() and not {"S011", "S018"} & asked[1]
+                provisional = {s for (s, _), r in stored(lake).items() if r["provisional"]}
+                assert provisional == set(names) - asked[1]
     assert asked[0] == set(names) and all(20 < len(some) < 45 for some in asked[1:]), [*map(len, asked)]
-    for n in range(1, 3):
-        assert set().union(*asked[n : n + 5]) == set(names), "each alone, once in five sessions"
-    told = {key: (r["open"], r["high"], r["low"], r["close"], r["volume"]) for key, r in stored(lake).items()}
-    assert told == {(s, row[0]): tuple(map(float, row[1:])) for s in names for row in rows[s]}
-    assert [(r["symbol"], r["amount"]) for r in lake.read("actions").collect()] == [("S007", 0.25)]
+    assert {"S011", "S018"} <= asked[2]
+    kept = stored(lake)
+    assert {key for key, r in kept.items() if r["provisional"]} >= {(s, days[9]) for s in set(names) - asked[2]}
+    assert not any(r["provisional"] for (s, _), r in kept.items() if s in asked[2])
+    told = {key: (r["open"], r["high"], r["low"], r["close"], r["volume"]) for key, r in kept.items()}
+    assert told == {(s, row[0]): tuple(map(float, row[1:])) for s in names for row in rows[s][:10]}
+    assert [(r["symbol"], r["amount"]) for r in lake.read("actions").collect()] == [("S018", 0.25)]
 
 
 def test_a_quote_that_does_not_go_on_from_what_is_stored_is_looked_into(collect, lake, calendars):
     days = days_of(calendars, count=8)
-    names = [f"S{n}" for n in range(8)]
-    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in names])
-    with YahooServer({s: Share(rows_of(days[:-1], 100 + n)) for n, s in enumerate(names)}) as server:
+    names = ["S0", "S2", "S3", "S4", "S5", "S7", "S8", "S11", "S13"]  # those whose turn it is, and S1
+    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in (*names, "S1")])
+    levels = {s: 100 + int(s[1:]) for s in (*names, "S1")}
+    with YahooServer({s: Share(rows_of(days[:-1], level)) for s, level in levels.items()}) as server:
         collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
-        server.shares |= {s: Share(rows_of(days, 100 + n)) for n, s in enumerate(names)}
+        server.shares |= {s: Share(rows_of(days, level)) for s, level in levels.items()}
         halves = [(d, o / 2, h / 2, low / 2, c / 2, v * 2) for d, o, h, low, c, v in rows_of(days, 100)]
         server.shares["S0"] = Share(halves, splits=[(days[-1], 2, 1)])
-        crash = rows_of(days, 101)
-        server.shares["S1"] = Share([*crash[:-1], (days[-1], 60.0, 61.0, 59.0, 60.0, 5)])
-        server.shares["S2"].last_trade = days[-2]
+        server.shares["S2"] = Share([*rows_of(days, 102)[:-1], (days[-1], 60.0, 61.0, 59.0, 60.0, 5)])
         server.shares["S3"].currency = "CAD"
         server.shares["S4"] = Share([*rows_of(days, 104)[:-1], (days[-1], 110.0, 109.0, 108.0, 110.0, 7)])
         server.shares["S5"] = Share(rows_of(days[:-1], 105))
-        outcome = collect(server, chart_seconds=0)
-        turns = {"S6", "S7"} - charts(server)
-        assert charts(server) >= {"S0", "S1", "S2", "S3", "S4", "S5"} and turns, charts(server)
-        assert any(f"{len(turns)} shares were quoted" in line for line in outcome.lines)
+        server.shares["S7"].last_trade = days[-2]
+        odd = server._quotes(names)
+        odd[6]["regularMarketTime"] *= 1000
+        server.quotes = odd
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith("chart/S1") else None
+        outcome = collect(server, most_charts=0)
+        assert charts(server) == {"S0", "S1", "S2", "S3", "S4", "S5", "S7", "S8"}
+        assert any("2 shares were quoted" in line for line in outcome.lines)
         told = fates(lake, "run-1")
-        assert {told[s] for s in turns} == {("ok", "quoted")} and told["S3"][0] == "failed"
+        assert {told[s] for s in ("S11", "S13")} == {("ok", "quoted")} and told["S3"][0] == told["S1"][0] == "failed"
         rows = stored(lake)
-        assert rows["S0", days[-1]]["close"] == halves[-1][4] and rows["S6", days[-1]]["close"] == 113.5
+        assert rows["S0", days[-1]]["close"] == halves[-1][4] and rows["S11", days[-1]]["close"] == 118.5
         assert [r["factor"] for r in lake.read("actions").collect()] == [0.5]
-        collect(server, chart_seconds=0)  # only S3 failed, and what was quoted was answered
-        assert {a.path.rsplit("/", 1)[1] for a in server.asked if "/chart/" in a.path} == {"S3"}
-        assert {a.query["symbols"] for a in server.asked if "quote" in a.path} <= {"S3"}
+        server.shares["S3"].currency, server.quotes = "USD", []
+        collect(server, most_charts=0)  # what failed, the one that is quotable by a quote
+        assert charts(server) == {"S1"} and fates(lake, "run-2")["S3"] == ("ok", "quoted")
+        server.fault = None
+        collect(server, most_charts=0)  # the one that failed, and it is no longer anyone's turn
+        assert [a.path.rsplit("/", 1)[1] for a in server.asked if "chart/" in a.path] == ["S1"]
+        assert not [a for a in server.asked if "quote" in a.path]
+        # Days without a run: what was only quoted is asked for with what was before it, and a dividend of then comes.
+        later = calendars["US"].between(days[0], date(2025, 4, 10))
+        server.shares |= {s: Share(rows_of(later, level)) for s, level in levels.items()}
+        server.shares["S11"].dividends = [(days[-1], 0.25)]
+        collect(server, now=datetime(2025, 4, 11, 12, tzinfo=UTC), most_charts=0)
+        from_day = {a.path.rsplit("/", 1)[1]: int(a.query["period1"]) for a in server.asked if "chart/" in a.path}
+        assert from_day["S11"] == server.shares["S11"].moment(days[-5]) - 34_200
+        assert from_day["S1"] == server.shares["S1"].moment(later[8]) - 34_200
+    assert [(r["symbol"], r["amount"]) for r in lake.read("actions").where("kind = 'dividend'").collect()] == [
+        ("S11", 0.25)
+    ]
+    assert not [key for key, r in stored(lake).items() if r["provisional"]]
 
 
 def test_without_quotes_each_share_is_asked_for(collect, lake, calendars):
@@ -271,7 +296,7 @@ def test_without_quotes_each_share_is_asked_for(collect, lake, calendars):
         collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
         server.shares |= {s: Share(rows_of(days)) for s in names}
         server.fault = lambda asked: Reply("<html>consent</html>") if "quote" in asked.path else None
-        outcome = collect(server, chart_seconds=0)
+        outcome = collect(server, most_charts=0)
         assert charts(server) == set(names) and outcome.details["fates"]["ok"] == 4
         assert any("gave no quotes" in line for line in outcome.lines)
 

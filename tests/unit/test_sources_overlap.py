@@ -44,6 +44,16 @@ def test_an_announced_and_applied_split():
     assert verdict.actions[0]["confirmed"] and not verdict.notes and not verdict.basis
 
 
+def test_quoted_bars_do_not_speak_for_the_history_before_them():
+    old, quoted = bars(flat(50, 17), DAYS[14]), [bar | {"provisional": True} for bar in bars(flat(50), DAYS[14])[15:18]]
+    stored = [*old[:15], *quoted]
+    early = judge_answer(stored[14:], bars(flat(50), DAYS[19])[14:19], [split(EX, 0.5)], [])
+    assert not early.actions[0]["confirmed"], "the stored history had it applied before the ex-date"
+    fallen = [close * 0.97 for close in flat(50, 15)] + flat(50)[15:]
+    silent = judge_answer(stored, bars(fallen, DAYS[19])[11:19], [], [], DAYS[11])
+    assert silent.whole and silent.rewritten == pytest.approx(0.97)
+
+
 def test_a_split_served_on_two_days():
     for other in (DAYS[13], DAYS[16]):
         verdict = judge_answer(STORED, bars([c / 4 for c in flat(100)], DAYS[19]), [split(EX), split(other)], [])

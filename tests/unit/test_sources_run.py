@@ -31,6 +31,7 @@ from sise.sources.plan import (
     unanswered,
 )
 from sise.sources.settings import SourceSettings
+from sise.sources.turns import take_turns, wider
 from tests.conftest import HERE
 
 LAST = date(2025, 3, 31)
@@ -104,6 +105,41 @@ def test_what_is_to_be_filled_comes_before_what_is_only_asked_once_more(calendar
 
     assert plan(start) == ("BCCFFABDE" if apart else "BCFADE")
     assert plan(recheck) == "CFABDE"
+
+
+def test_each_share_is_asked_about_alone_once_in_five_sessions(calendars):
+    calendar = calendars["US"]
+    sessions = calendar.between(calendar.back(LAST, 29), LAST)
+    names = [f"S{n:03}" for n in range(400)]
+
+    def quoted(day, affordable, **held):
+        spans = {"US": Span(None, day, day)}
+        known = {f"US:{s}": Held(date(2024, 1, 2), calendar.back(day, 1), **held) for s in names}
+        asks = plan_symbols([("US", "NASDAQ", s) for s in names], known, calendars, spans, SETTINGS, {})
+        turns = take_turns(asks, known, calendars, spans, SETTINGS, affordable)
+        assert turns.keys() <= {("US", day)}
+        return {ask.symbol for ask in turns.get(("US", day), [])}
+
+    assert quoted(LAST, 400) == set() and quoted(LAST, 0, holes=[calendar.back(LAST, 3)]) == set()
+    assert len(quoted(LAST, 0, holes=[date(2025, 1, 6)])) == 0  # a hole is asked for alone
+    for affordable in (0, 100, 320):
+        by_day = [quoted(day, affordable) for day in sessions]
+        least = max(400 - affordable, 0) if affordable >= 100 else 300
+        assert all(least - 40 <= len(some) <= 345 for some in by_day), [*map(len, by_day)]
+        for n in range(len(sessions) - 4):
+            assert not set.intersection(*by_day[n : n + 5]), sessions[n]
+    changing = [quoted(day, 50 * (n % 7)) for n, day in enumerate(sessions)]  # how many a day has need not stay
+    assert not any(set.intersection(*changing[n : n + 5]) for n in range(len(sessions) - 4))
+
+
+def test_what_is_only_quoted_is_asked_for_with_what_was_before(calendars):
+    calendar = calendars["US"]
+    ask = Ask("bars", "US", "NASDAQ", "A", calendar.back(LAST, 4), LAST)
+    quoted = calendar.back(LAST, 9)
+    known = Held(date(2024, 1, 2), LAST, open=quoted)
+    assert wider(ask, known, calendar, SETTINGS).first == calendar.back(quoted, 4)
+    assert wider(ask, Held(calendar.back(quoted, 1), LAST, open=quoted), calendar, SETTINGS).first < quoted
+    assert wider(ask, Held(known.first, LAST), calendar, SETTINGS) == ask == wider(ask, None, calendar, SETTINGS)
 
 
 def test_what_a_market_lacks(calendars):

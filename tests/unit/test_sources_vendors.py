@@ -249,7 +249,6 @@ def test_yahoo_oddities(opened, calendars):
             chart["indicators"]["adjclose"] = [{"adjclose": quote["close"]}]
 
         server.alter = alter
-        vendor.data.cache_get.cache_clear()
         odd = vendor.ask(US)
         assert "out of order" in odd.reason and "1 days twice" in odd.reason and "1 rows without a price" in odd.reason
         got = {row["date"]: row for row in odd.bars.to_pylist()}

@@ -149,7 +149,7 @@ def _judge(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> None:
     shares = chunk.table.select(["country", "symbol"]).group_by(["country", "symbol"]).aggregate([])
     wanted = F.broadcast(lake.spark.createDataFrame(shares, "country string, symbol string"))
     on = ["country", "symbol"]
-    columns = [*on, "date", "close", "volume", "basis"]
+    columns = [*on, "date", "close", "volume", "basis", "provisional"]
     prices = lake.read("prices").where(F.col("source") == chunk.name).join(wanted, on=on, how="left_semi")
     first = {
         (r["country"], r["symbol"]): r["first"] for r in prices.groupBy(*on).agg(F.min("date").alias("first")).collect()

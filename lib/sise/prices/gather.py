@@ -20,7 +20,7 @@ from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
-from sise.prices.questions import SMALL_TABLE, Questions, Wanted, only
+from sise.prices.questions import SMALL_TABLE, Questions, Wanted, markets_of, only
 from sise.session import beside, described, small_plans
 from sise.sources.asks import Answer, Ask, Quoting, Vendor
 from sise.sources.base import Request
@@ -67,6 +67,7 @@ class _Gathering:
     now: datetime
 
     def __post_init__(self) -> None:
+        markets_of(self.vendor, self.wanted)  # before anything is done
         self.outcome = Outcome()
         self.fates: Counter[str] = Counter()
         self.again: list[str] = []
@@ -125,8 +126,8 @@ class _Gathering:
         if not isinstance(self.vendor, Quoting):
             return asks
         left = set(asks)
-        for day, quotable in self.questions.quotable.items():
-            closes = self.questions.closes(day, quotable)
+        for (country, day), quotable in self.questions.quotable.items():
+            closes = self.questions.closes(country, day)
             try:
                 for ask, answer in self.vendor.quoted(quotable, day, closes):
                     self.ledger.put(self.questions.campaign, only(day, ask), answer)
@@ -136,7 +137,7 @@ class _Gathering:
                 self.outcome.say(f"{self.vendor.name} gave no quotes ({problem}): shares are asked for one by one")
         if quoted := len(asks) - len(left):
             self.outcome.say(f"{quoted} shares were quoted, many at once: in their turn they are asked for one by one")
-        return [ask for ask in asks if ask in left]
+        return self.questions.charts(ask for ask in asks if ask in left)
 
     def _ask(self, asks: Sequence[Ask]) -> VendorError | None:
         """Asks in the background and merges what has come in; gives what ended it early."""

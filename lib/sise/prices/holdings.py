@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import DataFrame
@@ -27,15 +28,18 @@ def active_shares(symbols: DataFrame, markets: Sequence[str]) -> list[tuple[str,
 
 
 def held_shares(prices: DataFrame, countries: Sequence[str], calendars: Mapping[str, Calendar]) -> dict[str, Held]:
-    """By share (KR:005930): first and last session, and the sessions between that are missing."""
+    """By share (KR:005930): first and last session, those between that are missing, the first provisional one."""
     rows = prices.where(F.col("country").isin(list(countries)))
     spans = rows.groupBy("country", "symbol").agg(
-        F.min("date").alias("first"), F.max("date").alias("last"), F.count(F.lit(1)).alias("n")
+        F.min("date").alias("first"),
+        F.max("date").alias("last"),
+        F.count(F.lit(1)).alias("n"),
+        F.min(F.when(F.col("provisional"), F.col("date"))).alias("open"),
     )
     held, lacking = {}, []
     for row in spans.collect():
         key = f"{row['country']}:{row['symbol']}"
-        held[key] = Held(row["first"], row["last"])
+        held[key] = Held(row["first"], row["last"], open=row["open"])
         if row["n"] < len(calendars[row["country"]].between(row["first"], row["last"])):
             lacking.append((row["country"], row["symbol"]))
     if lacking:
@@ -49,7 +53,7 @@ def held_shares(prices: DataFrame, countries: Sequence[str], calendars: Mapping[
             key = f"{row['country']}:{row['symbol']}"
             there, known = set(row["dates"]), held[key]
             sessions = calendars[row["country"]].between(known.first, known.last)
-            held[key] = Held(known.first, known.last, tuple(day for day in sessions if day not in there))
+            held[key] = replace(known, holes=tuple(day for day in sessions if day not in there))
     return held
 
 

@@ -53,9 +53,9 @@ def judge_answer(
     known: Iterable[Mapping[str, Any]],
     asked_from: date | None = None,
 ) -> Verdict:
-    """One share: ``stored`` and ``answered`` are bars (date, close, volume, basis), ``actions`` the answer's own,
-    ``known`` the lake's; ``asked_from``: the first day asked for (None: the answer's first). Both sides are of the same
-    vendor's kind of prices."""
+    """One share: ``stored`` and ``answered`` are bars (date, close, volume, basis, provisional), ``actions`` the
+    answer's own, ``known`` the lake's; ``asked_from``: the first day asked for (None: the answer's first). Both sides
+    are of the same vendor's kind of prices."""
     known = [a for a in known if a.get("factor") and a["kind"] != "dividend"]
     dated = {(a["ex_date"], a["kind"]): a for a in known}
     verdict = Verdict()
@@ -70,7 +70,9 @@ def judge_answer(
         else:
             splits.append(action)
     doubles = _doubles(splits, [a for a in known if a["confirmed"]])
-    before = {bar["date"]: bar for bar in stored if bar["volume"] > 0 and bar["close"] > 0}
+    # A provisional bar may be a quote: taken because it goes on from the close before, it tells nothing of a history.
+    told = (bar for bar in stored if not bar.get("provisional"))
+    before = {bar["date"]: bar for bar in told if bar["volume"] > 0 and bar["close"] > 0}
     overlap = [(before[b["date"]], b) for b in answered if b["date"] in before and b["volume"] > 0 and b["close"] > 0]
     answers = {_id(split) for split in (*splits, *settled)}
     confirmed = [a for a in known if a["confirmed"] and _id(a) not in answers]

@@ -30,9 +30,9 @@ from sise.sources.plan import (
     years_back,
 )
 from sise.sources.settings import SourceSettings
-from sise.sources.turns import take_turns
+from sise.sources.turns import Session, take_turns, wider
 
-__all__ = ["SMALL_TABLE", "Questions", "Wanted", "only"]
+__all__ = ["SMALL_TABLE", "Questions", "Wanted", "markets_of", "only"]
 
 # Fewer bytes of the table than this are read before their plan would be compiled.
 SMALL_TABLE = 30_000_000
@@ -50,11 +50,19 @@ class Wanted:
     years: float | None = None
 
 
+def markets_of(vendor: Vendor, wanted: Wanted) -> list[str]:
+    """The markets that are asked about; raises InputError for one that the vendor does not have."""
+    if strange := set(wanted.markets) - set(vendor.markets):
+        raise InputError(
+            f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
+        )
+    return [market for market in vendor.markets if market in wanted.markets] or list(vendor.usual)
+
+
 @dataclass
 class Questions:
     """``spans``: what is wanted of each country; ``unasked``: days that are not asked about, with the fate and why;
-    ``quotable``: by session, those of the open questions that a quote of it may answer. Raises InputError for a market
-    that the vendor does not have."""
+    ``quotable``: by session, those of the open questions that a quote of it may answer."""
 
     spark: SparkSession
     lake: Lake
@@ -66,40 +74,41 @@ class Questions:
     now: datetime
 
     def __post_init__(self) -> None:
-        vendor, wanted = self.vendor, self.wanted
-        self.markets = [m for m in vendor.markets if m in wanted.markets] if wanted.markets else list(vendor.usual)
-        if wanted.markets and (strange := set(wanted.markets) - set(vendor.markets)):
-            raise InputError(
-                f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
-            )
+        self.markets = markets_of(self.vendor, self.wanted)
         self.unasked: list[tuple[str, date, Fate, str]] = []
         self.held: dict[str, Held] = {}
-        self.quotable: dict[date, list[Ask]] = {}
+        self.quotable: dict[Session, list[Ask]] = {}
         self.spans = self._spans()
         # What makes a run the same undertaking as the one before: then only what that one lacked is asked.
         ends = ", ".join(f"{c} {s.start or 'new'}…{s.end}" for c, s in sorted(self.spans.items()))
-        self.campaign = self.ledger.campaign(f"{','.join(self.markets)} {','.join(sorted(wanted.codes))} {ends}")
+        self.campaign = self.ledger.campaign(f"{','.join(self.markets)} {','.join(sorted(self.wanted.codes))} {ends}")
 
     def open(self) -> list[Ask]:
         """Those that no answer of this campaign covers."""
         old = partial(outdated, self.settings, self.now)
         planned, answered = self._plan(), self.ledger.answered(self.campaign, old)
         turns = self._turns(planned)
-        quoted = {ask for day, asks in turns.items() for ask in asks if not unanswered([only(day, ask)], answered)}
+        quoted = {ask for (_, day), asks in turns.items() for ask in asks if not unanswered([only(day, ask)], answered)}
         asks = [ask for ask in unanswered(planned, answered) if ask not in quoted]
         left = set(asks)
-        self.quotable = {day: [ask for ask in some if ask in left] for day, some in turns.items()}
+        still = {session: [ask for ask in some if ask in left] for session, some in turns.items()}
+        self.quotable = {session: some for session, some in still.items() if some}
         return asks
 
-    def _turns(self, planned: Sequence[Ask]) -> dict[date, list[Ask]]:
+    def charts(self, asks: Iterable[Ask]) -> list[Ask]:
+        """The questions as they are asked, of a vendor that quotes: with what is only quoted so far."""
+        if not isinstance(self.vendor, Quoting):
+            return list(asks)
+        return [wider(ask, self.held.get(ask.key), self.calendars[ask.country], self.settings) for ask in asks]
+
+    def _turns(self, planned: Sequence[Ask]) -> dict[Session, list[Ask]]:
         only_new = not (self.wanted.start or self.wanted.years or self.wanted.codes)
         if not only_new or not isinstance(self.vendor, Quoting):
             return {}
         return take_turns(planned, self.held, self.calendars, self.spans, self.settings, self.vendor.affordable)
 
-    def closes(self, day: date, asks: Iterable[Ask]) -> dict[str, float]:
+    def closes(self, country: str, day: date) -> dict[str, float]:
         """By share, the stored close of the session before ``day``."""
-        (country,) = {ask.country for ask in asks}
         before = self.calendars[country].back(day, 1)
         rows = self.lake.read("prices").where((F.col("country") == country) & (F.col("date") == F.lit(before)))
         return {f"{country}:{row['symbol']}": row["close"] for row in rows.select("symbol", "close").collect()}

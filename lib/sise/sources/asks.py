@@ -89,7 +89,7 @@ class Vendor(Protocol):
 @runtime_checkable
 class Quoting(Protocol):
     """A vendor that quotes the newest session of many shares at once. ``affordable``: how many questions about single
-    shares a day's run has time for; the others' shares may be quoted."""
+    shares a day's run may have; the others' shares may be quoted."""
 
     @property
     def affordable(self) -> int: ...

@@ -49,11 +49,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Held:
-    """What the lake has of a share or a market: first and last session, and the sessions between that it lacks."""
+    """What the lake has of a share: first and last session, the sessions between that it lacks, and the first one that
+    is provisional (``open``)."""
 
     first: date
     last: date
     holes: Sequence[date] = ()
+    open: date | None = None
 
 
 def years_back(day: date, years: float) -> date:

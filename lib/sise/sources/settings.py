@@ -98,11 +98,11 @@ class SourceSettings(Settings):
         "SISE_RECHECK_SESSIONS", 5, _at_least_one, "the last so many sessions are asked for again"
     )
     history_years: float = _setting("SISE_HISTORY_YEARS", 4.0, _positive, "how much history a new share gets, years")
-    yahoo_chart_seconds: float = _setting(
-        "SISE_YAHOO_CHART_SECONDS",
-        480.0,
-        _positive,
-        "a day's run asks for charts of single shares for so long; the others are quoted, each in its turn",
+    yahoo_charts: int = _setting(
+        "SISE_YAHOO_CHARTS",
+        2_400,
+        _count,
+        "a day's run asks for so many charts of single shares; the others are quoted, each in its turn",
     )
     yahoo_workers: int = _setting("SISE_YAHOO_WORKERS", 10, _at_least_one, "how many requests to Yahoo are under way")
     min_cap_usd: float = _setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from math import ceil
 from zlib import crc32
@@ -12,7 +13,10 @@ from sise.sources.asks import Ask
 from sise.sources.plan import Held, Span
 from sise.sources.settings import SourceSettings
 
-__all__ = ["take_turns"]
+__all__ = ["Session", "take_turns", "wider"]
+
+# Of a country.
+Session = tuple[str, date]
 
 # So many parts of a market for each session that is looked at again.
 _FINE = 4
@@ -25,26 +29,34 @@ def take_turns(
     spans: Mapping[str, Span],
     settings: SourceSettings,
     affordable: int,
-) -> dict[date, list[Ask]]:
-    """By session, of the questions beyond ``affordable`` those that a quote of the newest session may answer.
+) -> dict[Session, list[Ask]]:
+    """By session, of the questions beyond ``affordable`` those that a quote of the newest one may answer.
 
-    Only of shares that lack nothing else. Each share is asked about alone at least once in SISE_RECHECK_SESSIONS
-    sessions, so a session is looked at again while it is among the last ones: what a quote does not tell (a dividend, a
-    bar that was corrected) comes then."""
+    Only of shares that lack nothing else. Of the runs of SISE_RECHECK_SESSIONS sessions that follow each other at least
+    one asks about a share alone: what a quote does not tell (a dividend, a bar that was corrected) comes then."""
     plain = [ask for ask in asks if _lacks_only_the_last(ask, held.get(ask.key), calendars, spans, settings)]
     over = len(asks) - affordable
     if over <= 0 or not plain:
         return {}
     window, parts = settings.recheck_sessions, _FINE * settings.recheck_sessions
     some = min(ceil(parts * over / len(plain)), parts - _FINE)
-    found: dict[date, list[Ask]] = {}
+    found: dict[Session, list[Ask]] = {}
     for ask in plain:
         day = spans[ask.country].end
         # The part that is asked about alone begins further on with each session, and is at least as wide as that.
         turn = (crc32(ask.key.encode()) - _FINE * (calendars[ask.country].ordinal(day) % window)) % parts
         if turn >= parts - some:
-            found.setdefault(day, []).append(ask)
+            found.setdefault((ask.country, day), []).append(ask)
     return found
+
+
+def wider(ask: Ask, held: Held | None, calendar: Calendar, settings: SourceSettings) -> Ask:
+    """The question with the sessions that are only quoted so far, and so many before them that were not: a history that
+    the vendor has rewritten shows there."""
+    if ask.kind != "bars" or ask.symbol is None or held is None or held.open is None:
+        return ask
+    first = calendar.back(held.open, settings.recheck_sessions - 1)
+    return replace(ask, first=min(ask.first, max(held.first, first)))
 
 
 def _lacks_only_the_last(

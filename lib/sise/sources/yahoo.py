@@ -24,12 +24,12 @@ from sise.sources.settings import SourceSettings
 from sise.sources.yahoo_quotes import quoted_bar
 from sise.sources.yahoo_session import Crumb, YahooSession
 
-__all__ = ["YahooVendor", "yahoo_symbol"]
+__all__ = ["QUOTED_AT_ONCE", "YahooVendor", "yahoo_symbol"]
 
 _CURRENCY = {"KR": "KRW", "US": "USD"}
 _SUFFIX = {"KOSPI": ".KS", "KOSDAQ": ".KQ"}
 _QUOTES = "https://query1.finance.yahoo.com/v7/finance/quote"
-_BATCH = 100
+QUOTED_AT_ONCE = 100
 _INDICES = {"NASDAQ": "^IXIC", "KOSPI": "^KS11", "KOSDAQ": "^KQ11"}
 
 
@@ -39,7 +39,8 @@ def yahoo_symbol(market: str, symbol: str) -> str:
 
 
 class YahooVendor:
-    """A question a share, ten at once. ``basis`` of the bars is the day of the last trade that Yahoo knows."""
+    """A question a share, ten at once; beyond SISE_YAHOO_CHARTS a day, quotes of a hundred shares. ``basis`` of the
+    bars is the day of the last trade that Yahoo knows."""
 
     name = "yahoo"
     by = "symbol"
@@ -84,12 +85,12 @@ class YahooVendor:
 
     @property
     def affordable(self) -> int:
-        return int(self.settings.yahoo_chart_seconds * self.settings.yahoo_rate)
+        return self.settings.yahoo_charts
 
     def quotes(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         """What Yahoo quotes of shares by its names, a hundred a request."""
-        for n in range(0, len(names), _BATCH):
-            asked = {"symbols": ",".join(names[n : n + _BATCH])}
+        for n in range(0, len(names), QUOTED_AT_ONCE):
+            asked = {"symbols": ",".join(names[n : n + QUOTED_AT_ONCE])}
             try:
                 told = self.crumb.renewed(partial(self._data.get_raw_json, _QUOTES, params=asked))
                 found = [dict(quote) for quote in told["quoteResponse"]["result"]]
@@ -98,12 +99,14 @@ class YahooVendor:
             yield from found
 
     def quoted(self, asks: Sequence[Ask], day: date, closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
+        self.edge.taken()
         named = {yahoo_symbol(ask.market, ask.symbol or ""): ask for ask in asks if closes.get(ask.key)}
         for quote in self.quotes(list(named)):
             ask = named.pop(str(quote.get("symbol")), None)
             if ask is None:
                 continue
             if (answer := quoted_bar(quote, ask, day, closes[ask.key], _CURRENCY[ask.country])) is not None:
+                answer.requests = self.edge.taken()  # a request is told of the first share that it was for
                 yield ask, answer
 
     def extras(self, markets: Sequence[str], first: date, last: date) -> list[Ask]:

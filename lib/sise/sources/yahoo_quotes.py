@@ -28,7 +28,10 @@ def quoted_bar(quote: Mapping[str, Any], ask: Ask, day: date, close: float, curr
     if not all(isinstance(value, (int, float)) and isfinite(value) and value > 0 for value in values):
         return None
     opened, high, low, last, volume, before, at = map(float, values)  # type: ignore[arg-type]
-    traded = datetime.fromtimestamp(at, UTC).astimezone(ZONES[ask.country]).date()
+    try:
+        traded = datetime.fromtimestamp(at, UTC).astimezone(ZONES[ask.country]).date()
+    except (ValueError, OverflowError, OSError):
+        return None
     ordered = low <= min(opened, last) and max(opened, last) <= high
     goes_on = abs(before / close - 1) <= _SAME and abs(last / before - 1) <= _CALM
     if quote.get("currency") != currency or traded != day or not ordered or not goes_on:
@@ -44,6 +47,6 @@ def quoted_bar(quote: Mapping[str, Any], ask: Ask, day: date, close: float, curr
         "close": last,
         "volume": volume,
         "basis": day,
-        "provisional": False,
+        "provisional": True,  # until the share's chart was asked for
     }
     return Answer(Fate.OK, _REASON, bars_table(columns, 1))

@@ -12,7 +12,7 @@ from typing import Any
 from sise.calendars import ZONES
 from sise.sources.live import Share
 from sise.sources.settings import SourceSettings
-from sise.sources.yahoo import YahooVendor, yahoo_symbol
+from sise.sources.yahoo import QUOTED_AT_ONCE, YahooVendor, yahoo_symbol
 from sise.topics import Tick
 
 __all__ = ["YahooPoll", "YahooStream"]
@@ -101,11 +101,13 @@ class YahooPoll:
             if self.streaming():
                 time.sleep(0.25)
                 continue
+            names = list(self.wanted)
             started = time.monotonic()
-            for quote in self.vendor.quotes(list(self.wanted)):
+            for n in range(0, len(names), QUOTED_AT_ONCE):
                 if stop() or self._cut or self.streaming():
                     break
-                self._take(quote, put)
+                for quote in self.vendor.quotes(names[n : n + QUOTED_AT_ONCE]):
+                    self._take(quote, put)
             time.sleep(max(0.0, min(1.0, started + 1.0 - time.monotonic())))
 
     def cut(self) -> None:
