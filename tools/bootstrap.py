@@ -88,20 +88,26 @@ def find_java() -> Path | None:
     return next(iter([*tested, *later]), None)
 
 
+def apt(why: str, *packages: str) -> None:
+    """Installs the packages if this is root's Debian or Ubuntu; whether it could is seen by what is there then."""
+    if not shutil.which("apt-get") or os.geteuid():
+        return
+    say(f"{why}: installing {', '.join(packages)} with apt-get")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=env, **quiet)
+    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=env, **quiet)
+
+
 def bring_java() -> Path:
     """Finds Java, or installs it: as root through apt, else with install-jdk into the user's home."""
     home = find_java()
     if home is not None:
         return home
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        say("no Java 17 or later: installing it with apt-get")
-        quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update", "-qq"], **quiet)
-        for package in ("openjdk-21-jre-headless", "openjdk-17-jre-headless"):
-            done = subprocess.run(["apt-get", "install", "-y", "-qq", package], stderr=subprocess.DEVNULL, **quiet)
-            home = find_java() if done.returncode == 0 else None
-            if home is not None:
-                return home
+    for package in ("openjdk-21-jre-headless", "openjdk-17-jre-headless"):
+        apt("no Java 17 or later", package)
+        if (home := find_java()) is not None:
+            return home
     say("no Java 17 or later: downloading Temurin 21 into your home (install-jdk)")
     script = "import jdk; print(jdk.install('21', jre=True))"
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "-q", "install-jdk==1.1.0"]
@@ -155,13 +161,9 @@ def _create_venv() -> None:
     except (subprocess.CalledProcessError, SystemExit, OSError, ImportError):
         shutil.rmtree(VENV, ignore_errors=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if shutil.which("apt-get") and os.geteuid() == 0:  # Debian keeps ensurepip in a package of its own
-        say("this Python has no ensurepip: installing python3-venv with apt-get")
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL, env=env)
-        for package in (f"python{version}-venv", "python3-venv"):
-            subprocess.run(["apt-get", "install", "-y", "-qq", package], stdout=subprocess.DEVNULL, env=env)
-        if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode == 0:
+    for package in (f"python{version}-venv", "python3-venv"):  # Debian keeps ensurepip in a package of its own
+        apt("this Python has no ensurepip", package)
+        if subprocess.run([sys.executable, "-m", "venv", str(VENV)], stderr=subprocess.DEVNULL).returncode == 0:
             return
     raise Problem(f"this Python cannot create a venv: install python{version}-venv, and run this again")
 
@@ -288,17 +290,40 @@ def bring_browser() -> None:
     """Without one the viewer's tests are skipped: that is said, and no failure."""
     if find_browser() is not None:
         return
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        say("no Chromium: installing it with apt-get, and a font with Korean in it")
-        quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update", "-qq"], **quiet)
-        packages = ["chromium", "fonts-noto-cjk"]
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], **quiet)
+    apt("no Chromium", "chromium", "fonts-noto-cjk")
     if find_browser() is None:
         say(
             "no Chromium here, so the viewer's tests in a browser are skipped: install it (Debian: 'sudo apt-get "
             "install chromium fonts-noto-cjk'), or name one in SISE_BROWSER"
         )
+
+
+# Redis --------------------------------------------------------------------------------------------------------
+
+_FIND_REDIS = """
+from sise.errors import ServiceError
+from sise.ops.services.redis import find_redis
+try:
+    find_redis()
+except ServiceError as problem:
+    print(problem)
+"""
+
+
+def bring_redis() -> None:
+    """Where no locked package brings one (off x86-64 Linux, from Python 3.13 on). Batch jobs run without it, so that
+    there is none is said, and no failure."""
+    if os.environ.get("SISE_REDIS_URL") or not (problem := _without_redis()):
+        return
+    apt("no Redis", "redis-server")
+    if _without_redis():
+        say(f"{problem}. Services, the demo and the tests need it; batch jobs do not")
+
+
+def _without_redis() -> str:
+    """What the services say where no Redis is found; '' where one is."""
+    python = VENV / "bin" / "python"
+    return subprocess.run([python, "-c", _FIND_REDIS], capture_output=True, text=True).stdout.strip()
 
 
 # The package for Spark's workers --------------------------------------------------------------------------------
@@ -363,6 +388,7 @@ def setup() -> None:
     bring_venv()
     java = bring_java()
     bring_jars(java)
+    bring_redis()
     build_package(LOCAL / "build" / "sise.zip")
     keep_classes(java)
     if time.monotonic() - started > 5:

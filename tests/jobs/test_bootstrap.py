@@ -193,3 +193,16 @@ def test_classes_are_kept_once_and_a_java_that_cannot_is_no_failure(place, monke
         bootstrap.keep_classes(bootstrap.find_java())
     assert len(runs) == 1 and "no archive in this Java" in capsys.readouterr().err
     assert "SISE_MASTER" not in runs[0] and not (place / "build" / "classes.jsa").exists()
+
+
+def test_a_redis_that_no_package_brings_is_installed_or_its_lack_is_said(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.delenv("SISE_REDIS_URL", raising=False)
+    monkeypatch.setattr(bootstrap, "apt", lambda why, *packages: asked.append(packages))
+    assert bootstrap._without_redis() == "" and bootstrap.bring_redis() is None and asked == []
+    monkeypatch.setenv("PATH", str(tmp_path))  # no redis-server there, and none in a wheel
+    hidden = "import importlib.util\nimportlib.util.find_spec = lambda name: None\n"
+    monkeypatch.setattr(bootstrap, "_FIND_REDIS", hidden + bootstrap._FIND_REDIS)
+    bootstrap.bring_redis()
+    told = "".join(capsys.readouterr())
+    assert asked == [("redis-server",)] and "SISE_REDIS_URL" in told and "batch jobs do not" in told
