@@ -25,6 +25,7 @@ __all__ = ["Lake", "Written"]
 
 # Only the keys carry file statistics: collecting them for thirty float columns costs a third of a large write.
 _STATS = {"date", "valid_from", "ex_date", "symbol", "country", "index", "list", "market"}
+_MARK = "sise.mark"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,20 @@ class Lake:
             return str(LocalTable(self.path(name), without_files=True).metadata().id)
         return str(self._detail(name, "id"))
 
+    def mark(self, name: str) -> str:
+        """What ``set_mark`` wrote last; '' where it never did."""
+        if not self.exists(name):
+            return ""
+        if self._on_this_machine:
+            return str(LocalTable(self.path(name), without_files=True).metadata().configuration.get(_MARK, ""))
+        return str((self._detail(name, "properties") or {}).get(_MARK, ""))
+
+    def set_mark(self, name: str, text: str) -> None:
+        """Writes a word on the table that outlives its content, in a commit of its own, if another one stands there."""
+        self.ensure(name)
+        if self.mark(name) != text:
+            self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('{_MARK}' = '{text}')")
+
     def size(self, name: str) -> int:
         """What the table's newest version takes, in bytes; 0 where there is none yet."""
         if not self.exists(name):
@@ -144,8 +159,10 @@ class Lake:
         try:
             frame = reader.option("startingVersion", since + 1).option("endingVersion", newest).load(self.path(name))
             frame.limit(0).collect()
-        except Exception as problem:  # the feed's files were vacuumed, or the log was cleaned
-            if "CHANGE" in str(problem).upper() or "VERSION" in str(problem).upper():
+        except Exception as problem:
+            # The log was cleaned, the feed's files were vacuumed, or may have been: Delta refuses to look further back
+            # than it keeps deleted files (a week).
+            if any(word in str(problem).upper() for word in ("CHANGE", "VERSION", "TIME TRAVEL", "RETENTION")):
                 return None
             raise
         return frame

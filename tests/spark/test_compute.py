@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import time
 from datetime import UTC, date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +201,40 @@ def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, ca
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     for name in ("indicators", "indicator_state", "live_state"):
         assert_same(table(lake, name), table(other, name))
+    compute_indicators(spark, lake, registry, calendars, rebuild_from=days[95])
+    for name in ("indicators", "indicator_state", "live_state"):
+        assert_same(table(lake, name), table(other, name))
+
+
+def test_a_change_feed_older_than_delta_looks_back_makes_it_a_full_run(spark, lake, registry, calendars, days):
+    load(lake, market(days, 80))
+    compute_indicators(spark, lake, registry, calendars)
+    for n in (81, 82):
+        load(lake, [r for r in market(days, n) if r["date"] == days[n - 1]])
+    long_ago = time.time() - 9 * 86_400
+    for n, commit in enumerate(sorted((Path(lake.path("prices")) / "_delta_log").glob("*.json"))[:-1]):
+        os.utime(commit, (long_ago + n, long_ago + n))
+    outcome = compute_indicators(spark, lake, registry, calendars)
+    assert outcome.details["mode"] == "full" and any("no longer reaches back" in line for line in outcome.lines)
+    assert lake.read("live_state").where("symbol = 'A1'").collect()[0]["as_of"] == days[81]
+
+
+def test_a_split_that_fell_due_in_a_pause_is_between_the_last_bar_and_the_session(
+    spark, lake, registry, calendars, days, tmp_path
+):
+    """A1 does not trade on the ex-date, nor has it a bar that evening."""
+    rows = [r for r in market(days, 102) if r["symbol"] in ("A1", "A2")]
+    load(lake, [r for r in rows if r["date"] < days[100]], [action("A1", str(days[100]), 0.5)])
+    compute_indicators(spark, lake, registry, calendars)
+    for n in (100, 101):
+        load(lake, [r for r in rows if r["date"] == days[n] and r["symbol"] == "A2"])
+        compute_indicators(spark, lake, registry, calendars)
+        live = lake.read("live_state").where("symbol = 'A1'").collect()[0]
+        assert (live["as_of"], live["valid_session"], live["rebased_by"]) == (days[99], days[n + 1], 0.5)
+        assert live["close"] == pytest.approx(prices(0, 340)[99] * 0.5, rel=1e-12)
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    for name in ("indicators", "indicator_state", "live_state"):
+        assert_same(table(lake, name), table(other, name))
 
 
 def test_a_share_that_loses_its_last_bar_falls_back_to_the_one_before(spark, lake, registry, calendars, days, tmp_path):
@@ -290,6 +327,33 @@ def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars
     assert any("adx remember every bar" in line for line in outcome.lines)
     assert {"sma_3", "rsi_5", "adx", "cci"} < set(wider.read("indicators").columns)
     assert "sma_20" not in wider.read("indicators").columns
+
+
+def test_a_full_run_under_another_registry_that_was_killed_is_not_gone_on_with(
+    spark, calendars, days, tmp_path, monkeypatch
+):
+    def registry(period):
+        extra = {"column": "cci", "function": "CCI", "parameters": {"timeperiod": period}}
+        return Registry.parse({"core": ["sma_5", "rsi_5"], "extra": [extra]})
+
+    lake = Lake(spark, str(tmp_path / "marked"), registry(14).extra_columns)
+    load(lake, market(days, 60))
+    compute_indicators(spark, lake, registry(14), calendars)
+    before, replace = table(lake), Lake.replace
+
+    def dies(self, name, *args, **kwargs):
+        if name == "indicator_state":
+            raise KeyboardInterrupt
+        return replace(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(Lake, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        compute_indicators(spark, lake, registry(7), calendars)
+    monkeypatch.undo()
+    assert not table(lake)["cci"].equals(before["cci"])
+    assert compute_indicators(spark, lake, registry(14), calendars).details["mode"] == "full"
+    assert_same(table(lake), before)
+    assert compute_indicators(spark, lake, registry(14), calendars).details["mode"] == "day"
 
 
 def test_extra_columns_day_by_day(spark, calendars, days, tmp_path):

@@ -30,6 +30,14 @@ def test_every_problem_is_named_with_what_is_valid():
     assert "no function 'ADXX'" in message and "ADX" in message and "WILLR" in message
 
 
+@pytest.mark.parametrize("name", ["macd_signal", "bars", "close", "filter_state", "tail_from", "market_cap", "prev_x"])
+def test_an_extra_column_takes_no_name_that_the_lake_has(name):
+    with pytest.raises(ConfigError, match=f"extra '{name}': the lake has a column of this name"):
+        parse(["macd", "sma_5"], [{"column": name, "function": "CCI"}])
+    with pytest.raises(ConfigError, match="unknown indicator 'sma_05'"):
+        parse(["sma_05"])
+
+
 def test_an_unknown_parameter_lists_the_valid_ones():
     with pytest.raises(ConfigError, match=r"no parameter period.*timeperiod \(default 14\)"):
         Extra.parse({"column": "adx", "function": "ADX", "parameters": {"period": 7}})

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import date
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
@@ -19,6 +19,7 @@ from sise.columns import by_country
 from sise.errors import InputError
 from sise.indicators.batch import with_indicators
 from sise.indicators.day import with_new_bars
+from sise.indicators.keep import live_of, newest_of, state_columns, states_of, with_state
 from sise.indicators.progress import Progress, Span, progress_of, sessions_after, span_before, span_of
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
@@ -60,7 +61,6 @@ class _Run:
         self.ids = {name: lake.identity(name) for name in self.versions}
         self.outcome = Outcome(versions=dict(self.versions))
         self.hold = Hold()
-        self.state_columns = ["bars", "tail_from", *registry.state]
 
     def full(self, why: str) -> Outcome:
         """Every share from its first bar; replaces the tables."""
@@ -68,6 +68,8 @@ class _Run:
         span = span_of(self.prices)
         bars = _bars(self.prices, self.actions, span)
         with described(self.spark, "indicators: compute and write every share's whole history"):
+            # First: a run that is killed below leaves the table under this registry, whatever the next one has.
+            self.lake.set_mark("indicators", self.registry.hash)
             self.lake.replace("indicators", with_indicators(bars, self.registry))
         self._finish_all(span)
         return self.outcome
@@ -124,23 +126,30 @@ class _Run:
         with beside(self.spark, lambda: self._write_states(shares, rows, span)) as states, merging:
             gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
             written = self.lake.merge("indicators", rows, deletes=gone)
-        last, replaced = states.result()
+        last, replaced, lost = states.result()
+        if lost is not None:
+            self.lake.merge("indicators", lost)
         self._replace_live(last, span, replaced)
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
 
-    def _write_states(self, shares: DataFrame, rows: DataFrame, span: Span) -> tuple[DataFrame, DataFrame]:
-        """Writes indicator_state; gives the rows that live_state is to have, and the shares that they are for."""
+    def _write_states(
+        self, shares: DataFrame, rows: DataFrame, span: Span
+    ) -> tuple[DataFrame, DataFrame, DataFrame | None]:
+        """Writes indicator_state; gives the rows that live_state is to have, the shares that they are for, and rows of
+        indicators that now are the last ones of their share."""
         with described(self.spark, "indicators: keep the filters' states"):
             lost, kept = self._lost(shares, rows), self._kept_states(shares)
-            replaced = rows.select(*_SHARE)
+            replaced, last = rows.select(*_SHARE), None
             if not lost.isEmpty():
-                last = self._last_of(lost, span)
-                rows = self.hold(rows.select(*last.columns).unionByName(last))
+                last = self.hold(self._last_of(lost, span))
+                rows = rows.unionByName(last)
                 kept = kept.join(F.broadcast(lost), on=_SHARE, how="left_anti")
                 replaced = replaced.unionByName(lost)
-            self.lake.replace("indicator_state", self._newest(kept.unionByName(self._states(rows)), KEPT_SESSIONS))
-        return rows, replaced
+            self.lake.replace(
+                "indicator_state", newest_of(kept.unionByName(states_of(rows, self.registry)), KEPT_SESSIONS)
+            )
+        return rows, replaced, last
 
     def _lost(self, shares: DataFrame, rows: DataFrame) -> DataFrame:
         """Of ``shares``, those that live_state shows at a bar which is gone. Asked of live_state and not of this run's
@@ -154,7 +163,8 @@ class _Run:
     def _last_of(self, shares: DataFrame, span: Span) -> DataFrame:
         """The last bars of ``shares``, computed from their first: there may be no state left of what remains."""
         prices = self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi")
-        return self._with_live_state(with_indicators(_bars(prices, self.actions, span), self.registry))
+        rows = with_indicators(_bars(prices, self.actions, span), self.registry)
+        return rows.where(F.col("filter_state").isNotNull())
 
     # What to compute -------------------------------------------------------------------------------------------
 
@@ -192,7 +202,7 @@ class _Run:
         rows = changes.select(*_SHARE, "start", F.lit(None).cast(kind).alias("_state"))
         if not self.registry.remembering:
             warm = self.lake.read("indicator_state").where(F.col("bars") >= self.registry.warm)
-            state = F.struct("date", *self.state_columns).cast(kind)
+            state = F.struct("date", *state_columns(self.registry)).cast(kind)
             rows = rows.unionByName(
                 warm.select(*_SHARE, F.lit(None).cast("date").alias("start"), state.alias("_state"))
             )
@@ -244,23 +254,12 @@ class _Run:
     def _finish_all(self, span: Span) -> None:
         """After a rebuild: states and live state of every share, from the table just written."""
         with described(self.spark, "indicators: read the last bars of every share"):
-            rows = self.hold(self._with_live_state(self.lake.read("indicators")).coalesce(2))
+            rows = self.hold(with_state(self.lake.read("indicators")).coalesce(2))
         with described(self.spark, "indicators: keep the filters' states"):
-            self.lake.replace("indicator_state", self._newest(self._states(rows), KEPT_SESSIONS))
+            self.lake.replace("indicator_state", newest_of(states_of(rows, self.registry), KEPT_SESSIONS))
         self._replace_live(rows, span)
         self.outcome.rows_in = self.outcome.rows_out = self.lake.read("indicators").count()  # from the log alone
         self.outcome.details["shares"] = self.lake.read("live_state").count()
-
-    def _with_live_state(self, rows: DataFrame) -> DataFrame:
-        """The bars that carry a filter state, among them the last ones of every share."""
-        return rows.where(F.col("filter_state").isNotNull()).select(
-            *_SHARE, "date", "market", "close", "volume", "filter_state"
-        )
-
-    def _states(self, rows: DataFrame) -> DataFrame:
-        """indicator_state's rows out of ``filter_state``."""
-        rows = rows.where(F.col("filter_state").isNotNull())
-        return rows.select(*_SHARE, "date", *[F.col(f"filter_state.{c}").alias(c) for c in self.state_columns])
 
     def _kept_states(self, shares: DataFrame) -> DataFrame:
         """The states that stand: of shares not computed, of the others those before their first changed bar."""
@@ -269,32 +268,12 @@ class _Run:
         )
         return stored.where(F.col("start").isNull() | (F.col("date") < F.col("start"))).drop("start")
 
-    def _newest(self, rows: DataFrame, count: int) -> DataFrame:
-        newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
-        return rows.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= count).drop("_n").coalesce(1)
-
-    def _live(self, rows: DataFrame) -> DataFrame:
-        """live_state's rows out of the ``filter_state`` of each share's last bar."""
-        last = self._newest(rows.where(F.col("filter_state").isNotNull()), 1)
-        names = [*self.registry.core, *self.registry.ingredients]
-        live = {name: F.col("filter_state.live")[i] for i, name in enumerate(names)}
-        live |= {c: F.col(f"filter_state.{c}") for c in self.state_columns if c not in live}
-        return last.select(
-            *_SHARE,
-            "market",
-            "close",
-            "volume",
-            F.col("date").alias("as_of"),
-            F.lit(self.registry.hash).alias("registry_hash"),
-            *[value.alias(name) for name, value in live.items()],
-        )
-
     def _replace_live(self, rows: DataFrame | None, span: Span, shares: DataFrame | None = None) -> None:
         """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
         next session."""
         session = sessions_after(span, self.calendars)
         valid = {c: date.fromisoformat(day) for c, (day, *_) in session.items()}
-        parts = [] if rows is None else [rebased(self._live(rows), self.actions, span.as_of, span.adjusted_to, valid)]
+        parts = [] if rows is None else [rebased(live_of(rows, self.registry), self.actions, span.adjusted_to, valid)]
         if rows is None or shares is not None:
             kept = self.lake.read("live_state")
             new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
@@ -353,6 +332,8 @@ def _choose(run: _Run, done: Progress | None, full: bool, rebuild_from: date | N
         return run.full("nothing was computed before")
     if done.registry != run.registry.hash:
         return run.full("conf/indicators.json changed")
+    if run.lake.mark("indicators") not in ("", run.registry.hash):
+        return run.full("a rebuild under another conf/indicators.json did not come to its end")
     for name, known in (("prices", done.prices), ("actions", done.actions)):
         if run.lake.replaced(name, known, done.ids.get(name)):
             return run.full(f"the table {name} is another one than at the last run, or older")

@@ -15,28 +15,24 @@ __all__ = ["rebased"]
 
 
 def rebased(
-    live: DataFrame,
-    actions: DataFrame,
-    as_of: Mapping[str, date],
-    adjusted_to: Mapping[str, date],
-    valid: Mapping[str, date],
+    live: DataFrame, actions: DataFrame, adjusted_to: Mapping[str, date], valid: Mapping[str, date]
 ) -> DataFrame:
     """live_state's rows at the basis of the session they are for.
 
-    ``live``: rows of bars up to ``as_of``, adjusted to the basis of ``adjusted_to``; ``valid``: the session, by
-    country. Multiplies prices, averages of prices, gains and losses and ATR by the product of the factors that fall
-    due after ``adjusted_to``, divides volumes by it, and leaves ratios (RSI, returns, volume ratio) alone. Adds
-    ``rebased_by``, the product of those after ``as_of``: what takes a price of that session to this one's basis, 1.0
-    for most.
+    ``live``: rows of each share's last bar (``as_of``), adjusted to the basis of ``adjusted_to``; ``valid``: the
+    session, by country. Multiplies prices, averages of prices, gains and losses and ATR by the product of the factors
+    that fall due after ``adjusted_to``, divides volumes by it, and leaves ratios (RSI, returns, volume ratio) alone.
+    Adds ``rebased_by``, the product of those after the share's own ``as_of``, which may lie further back than its
+    market's: what takes a price of that session to this one's basis, 1.0 for most.
     """
     rows = with_actions(live, actions, valid)
-    rows = rows.withColumns({"rebased_by": _due_after(as_of), "_scale": _due_after(adjusted_to)}).drop("_actions")
+    scale = _due_after(by_country(adjusted_to, "date"))
+    rows = rows.withColumns({"rebased_by": _due_after(F.col("as_of")), "_scale": scale}).drop("_actions")
     scaled = {c: _scaled(c) for c, kind in live.dtypes if kind == "double"}
     return rows.select(*[scaled[c].alias(c) if c in scaled else F.col(c) for c in live.columns], "rebased_by")
 
 
-def _due_after(days: Mapping[str, date]) -> Column:
-    since = by_country(days, "date")
+def _due_after(since: Column) -> Column:
     due = F.filter("_actions", lambda a: (a["ex_date"] > since) & ~F.coalesce(a["applied_by_source"], F.lit(False)))
     return F.coalesce(F.aggregate(due, F.lit(1.0), lambda product, a: product * a["factor"]), F.lit(1.0))
 

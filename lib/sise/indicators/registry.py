@@ -18,6 +18,7 @@ from typing import Any
 
 from sise.errors import ConfigError
 from sise.indicators.extra import Extra
+from sise.tables import table
 
 __all__ = ["BOLLINGER", "KEPT_SESSIONS", "MACD", "Registry"]
 
@@ -65,7 +66,25 @@ class Registry:
             problems.append("core names no indicator")
         if problems:
             raise ConfigError("\n".join([f"{where}:", *problems]))
-        return cls(core, tuple(extras))
+        found = cls(core, tuple(extras))
+        if taken := found._taken():
+            raise ConfigError(
+                f"{where}:\n" + "\n".join(f"extra {n!r}: the lake has a column of this name" for n in taken)
+            )
+        return found
+
+    def _taken(self) -> list[str]:
+        """Extra columns named as what stands beside them in a table, or in what rules see."""
+        tables = ("indicators", "indicator_state", "live_state", "symbols", "prices")
+        taken = {
+            *self.state,
+            *self.ingredients,
+            "filter_state",
+            "tail_from",
+            *(c for t in tables for c in table(t).columns),
+        }
+        names = [column for extra in self.extra for column in extra.columns]
+        return [name for name in names if name in taken or name.startswith("prev_")]
 
     def only(self, names: Collection[str]) -> Registry:
         """The core columns among ``names``: a rule that looks at few needs no others."""
@@ -173,7 +192,7 @@ def _problem(name: object) -> str | None:
     """Why ``name`` is no core indicator, or None."""
     if name in _PLAIN:
         return None
-    match = re.fullmatch(r"([a-z_]+)_(\d+)", str(name))
+    match = re.fullmatch(r"([a-z_]+)_(0|[1-9]\d*)", str(name))
     kinds = ", ".join(f"{kind}_N" for kind in _PERIODIC)
     if match is None or match[1] not in _PERIODIC:
         near = difflib.get_close_matches(str(name), [*_PLAIN, *_PERIODIC], 1, 0.5)

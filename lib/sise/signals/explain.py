@@ -39,7 +39,7 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
     yield "state", "registry", str(state["registry_hash"])
     yield "state", "last close", f"{state['close']:,}"
     if state["rebased_by"] != 1.0:
-        yield "state", "re-based by", f"{state['rebased_by']} (an action falls due that session)"
+        yield "state", "re-based by", f"{state['rebased_by']} (an action has fallen due since its last bar)"
     rule = _rule(reader, signal)
     yield "rule", "version", str(signal["rule_version"])
     yield "rule", rule.name, f"{rule.measure} {rule.fires} {rule.at:g}"
