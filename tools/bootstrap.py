@@ -88,15 +88,16 @@ def find_java() -> Path | None:
     return next(iter([*tested, *later]), None)
 
 
-def apt(why: str, *packages: str) -> None:
-    """Installs the packages if this is root's Debian or Ubuntu; whether it could is seen by what is there then."""
+def apt(why: str, *packages: str) -> bool:
+    """Installs the packages if this is root's Debian or Ubuntu, and says whether that went well."""
     if not shutil.which("apt-get") or os.geteuid():
-        return
+        return False
     say(f"{why}: installing {', '.join(packages)} with apt-get")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=env, **quiet)
-    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=env, **quiet)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    return subprocess.run(install, env=env, **quiet).returncode == 0
 
 
 def bring_java() -> Path:
@@ -105,8 +106,7 @@ def bring_java() -> Path:
     if home is not None:
         return home
     for package in ("openjdk-21-jre-headless", "openjdk-17-jre-headless"):
-        apt("no Java 17 or later", package)
-        if (home := find_java()) is not None:
+        if apt("no Java 17 or later", package) and (home := find_java()) is not None:
             return home
     say("no Java 17 or later: downloading Temurin 21 into your home (install-jdk)")
     script = "import jdk; print(jdk.install('21', jre=True))"
@@ -162,8 +162,8 @@ def _create_venv() -> None:
         shutil.rmtree(VENV, ignore_errors=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for package in (f"python{version}-venv", "python3-venv"):  # Debian keeps ensurepip in a package of its own
-        apt("this Python has no ensurepip", package)
-        if subprocess.run([sys.executable, "-m", "venv", str(VENV)], stderr=subprocess.DEVNULL).returncode == 0:
+        made = [sys.executable, "-m", "venv", str(VENV)]
+        if apt("this Python has no ensurepip", package) and subprocess.run(made).returncode == 0:
             return
     raise Problem(f"this Python cannot create a venv: install python{version}-venv, and run this again")
 

@@ -142,36 +142,32 @@ class Calendar:
         days |= {date.fromisoformat(day) for day in entry.get("open", ())}
         return cls(country, tuple(sorted(days)), {**odd_hours, **hours})
 
-    def _at(self, day: date) -> int:
+    def ordinal(self, day: date) -> int:
         """Number of sessions on or before ``day``."""
         return bisect_right(self.days, day)
 
-    def ordinal(self, day: date) -> int:
-        """The number of the last session on or before ``day``; the next one has the next number."""
-        return self._at(day)
-
     def is_session(self, day: date) -> bool:
-        at = self._at(day)
+        at = self.ordinal(day)
         return at > 0 and self.days[at - 1] == day
 
     def next(self, day: date) -> date:
         """The first session after ``day``."""
-        at = self._at(day)
+        at = self.ordinal(day)
         if at >= len(self.days):
             raise ConfigError(f"no session after {day} is known: update exchange_calendars")
         return self.days[at]
 
     def back(self, day: date, count: int) -> date:
         """The session ``count`` sessions before the last one on or before ``day`` (0: that one itself)."""
-        return self.days[max(0, self._at(day) - 1 - count)]
+        return self.days[max(0, self.ordinal(day) - 1 - count)]
 
     def after(self, day: date, count: int) -> date:
         """The session ``count`` sessions after the last one on or before ``day``, or the last one known."""
-        return self.days[min(len(self.days), self._at(day) + count) - 1]
+        return self.days[min(len(self.days), self.ordinal(day) + count) - 1]
 
     def between(self, start: date, end: date) -> list[date]:
         """Sessions from ``start`` to ``end``, both included."""
-        return list(self.days[self._at(start - timedelta(days=1)) : self._at(end)])
+        return list(self.days[self.ordinal(start - timedelta(days=1)) : self.ordinal(end)])
 
     def hours(self, day: date) -> tuple[datetime, datetime]:
         """When the regular session of ``day`` opens and closes, UTC."""

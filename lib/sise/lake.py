@@ -13,6 +13,7 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as LocalTable
+from deltalake import Metadata
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -85,7 +86,7 @@ class Lake:
         if not self.exists(name):
             return ""
         if self._on_this_machine:
-            return str(LocalTable(self.path(name), without_files=True).metadata().id)
+            return str(self._metadata(name).id)
         return str(self._detail(name, "id"))
 
     def mark(self, name: str) -> str:
@@ -93,7 +94,7 @@ class Lake:
         if not self.exists(name):
             return ""
         if self._on_this_machine:
-            return str(LocalTable(self.path(name), without_files=True).metadata().configuration.get(_MARK, ""))
+            return str(self._metadata(name).configuration.get(_MARK, ""))
         return str((self._detail(name, "properties") or {}).get(_MARK, ""))
 
     def set_mark(self, name: str, text: str) -> None:
@@ -109,6 +110,9 @@ class Lake:
         if self._on_this_machine:
             return sum(LocalTable(self.path(name)).get_add_actions()["size_bytes"].to_pylist())
         return int(self._detail(name, "sizeInBytes"))
+
+    def _metadata(self, name: str) -> Metadata:
+        return LocalTable(self.path(name), without_files=True).metadata()
 
     def _detail(self, name: str, column: str) -> Any:
         return DeltaTable.forPath(self.spark, self.path(name)).detail().select(column).collect()[0][0]

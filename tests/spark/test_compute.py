@@ -78,6 +78,18 @@ def assert_same(got, expected):
             )
 
 
+def die_at(monkeypatch, table):
+    """The next run is killed when it is to replace this table."""
+    replace = Lake.replace
+
+    def dies(self, name, *args, **kwargs):
+        if name == table:
+            raise KeyboardInterrupt
+        return replace(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(Lake, "replace", dies)
+
+
 def full_copy(spark, lake, registry, calendars, tmp_path, tables=("prices", "actions")):
     """The same prices in another lake, computed at once."""
     other = Lake(spark, str(tmp_path / "full"), registry.extra_columns)
@@ -184,14 +196,7 @@ def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, ca
     rows = [r for r in market(days, 101) if r["date"] == days[100] and r["symbol"] != "A2"]
     # and A2's last bars, more than there are states of, turn out to be none
     load(lake, rows + [r | {"volume": 0.0} for r in market(days, 100) if r["symbol"] == "A2" and r["date"] > days[87]])
-    replace = Lake.replace
-
-    def dies(self, name, *args, **kwargs):
-        if name == "live_state":
-            raise KeyboardInterrupt
-        return replace(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(Lake, "replace", dies)
+    die_at(monkeypatch, "live_state")
     with pytest.raises(KeyboardInterrupt):
         compute_indicators(spark, lake, registry, calendars)
     monkeypatch.undo()
@@ -339,14 +344,8 @@ def test_a_full_run_under_another_registry_that_was_killed_is_not_gone_on_with(
     lake = Lake(spark, str(tmp_path / "marked"), registry(14).extra_columns)
     load(lake, market(days, 60))
     compute_indicators(spark, lake, registry(14), calendars)
-    before, replace = table(lake), Lake.replace
-
-    def dies(self, name, *args, **kwargs):
-        if name == "indicator_state":
-            raise KeyboardInterrupt
-        return replace(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(Lake, "replace", dies)
+    before = table(lake)
+    die_at(monkeypatch, "indicator_state")
     with pytest.raises(KeyboardInterrupt):
         compute_indicators(spark, lake, registry(7), calendars)
     monkeypatch.undo()

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from pyspark.sql import SparkSession
@@ -20,7 +19,7 @@ from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
-from sise.prices.questions import SMALL_TABLE, Questions, Wanted, markets_of, only
+from sise.prices.questions import SMALL_TABLE, Questions, Wanted
 from sise.session import beside, described, small_plans
 from sise.sources.asks import Answer, Ask, Quoting, Vendor
 from sise.sources.base import Request
@@ -28,6 +27,7 @@ from sise.sources.crew import Crew
 from sise.sources.ledger import Ledger
 from sise.sources.outcome import Blocked, Fate, Spent, VendorError
 from sise.sources.settings import SourceSettings
+from sise.sources.turns import as_quoted
 
 __all__ = ["Wanted", "gather"]
 
@@ -52,22 +52,15 @@ def gather(
 ) -> Outcome:
     """Collects what is wanted and missing. What was answered is kept whatever happens after it; the outcome's
     ``failed`` says why a run ended before its end."""
-    return _Gathering(spark, lake, vendor, ledger, wanted, settings, calendars, now or datetime.now(UTC)).run()
+    moment = now or datetime.now(UTC)
+    return _Gathering(Questions(spark, lake, vendor, ledger, wanted, settings, calendars, moment)).run()
 
 
-@dataclass
 class _Gathering:
-    spark: SparkSession
-    lake: Lake
-    vendor: Vendor
-    ledger: Ledger
-    wanted: Wanted
-    settings: SourceSettings
-    calendars: Mapping[str, Calendar]
-    now: datetime
-
-    def __post_init__(self) -> None:
-        markets_of(self.vendor, self.wanted)  # before anything is done
+    def __init__(self, questions: Questions) -> None:
+        self.questions, self.spark, self.lake = questions, questions.spark, questions.lake
+        self.vendor, self.ledger = questions.vendor, questions.ledger
+        self.settings, self.calendars = questions.settings, questions.calendars
         self.outcome = Outcome()
         self.fates: Counter[str] = Counter()
         self.again: list[str] = []
@@ -77,10 +70,6 @@ class _Gathering:
         if self.ledger.bind(self.lake.identity("prices")):
             self.outcome.say("the lake's prices are another table than those of the last run: everything is asked anew")
         self._merge()  # what a run that was killed had been told
-        # after that, since a ledger that was bound anew has closed its campaign
-        self.questions = Questions(
-            self.spark, self.lake, self.vendor, self.ledger, self.wanted, self.settings, self.calendars, self.now
-        )
         for day in self.questions.unasked:
             self._note(*day)
         asks = self.questions.open()
@@ -126,15 +115,13 @@ class _Gathering:
         if not isinstance(self.vendor, Quoting):
             return asks
         left = set(asks)
-        for (country, day), quotable in self.questions.quotable.items():
-            closes = self.questions.closes(country, day)
-            try:
-                for ask, answer in self.vendor.quoted(quotable, day, closes):
-                    self.ledger.put(self.questions.campaign, only(day, ask), answer)
-                    self.fates[answer.fate] += 1
-                    left.discard(ask)
-            except VendorError as problem:  # as if there were no quotes: what it means is told of the next question
-                self.outcome.say(f"{self.vendor.name} gave no quotes ({problem}): shares are asked for one by one")
+        try:
+            for ask, answer in self.vendor.quoted(self.questions.quotable, self.questions.closes()):
+                self.ledger.put(self.questions.campaign, as_quoted(ask), answer)
+                self.fates[answer.fate] += 1
+                left.discard(ask)
+        except VendorError as problem:  # as if there were no quotes: what it means is told of the next question
+            self.outcome.say(f"{self.vendor.name} gave no quotes ({problem}): shares are asked for one by one")
         if quoted := len(asks) - len(left):
             self.outcome.say(f"{quoted} shares were quoted, many at once: in their turn they are asked for one by one")
         return self.questions.charts(ask for ask in asks if ask in left)

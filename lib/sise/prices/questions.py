@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 
@@ -30,9 +30,9 @@ from sise.sources.plan import (
     years_back,
 )
 from sise.sources.settings import SourceSettings
-from sise.sources.turns import Session, take_turns, wider
+from sise.sources.turns import as_quoted, take_turns, wider
 
-__all__ = ["SMALL_TABLE", "Questions", "Wanted", "markets_of", "only"]
+__all__ = ["SMALL_TABLE", "Questions", "Wanted"]
 
 # Fewer bytes of the table than this are read before their plan would be compiled.
 SMALL_TABLE = 30_000_000
@@ -50,19 +50,11 @@ class Wanted:
     years: float | None = None
 
 
-def markets_of(vendor: Vendor, wanted: Wanted) -> list[str]:
-    """The markets that are asked about; raises InputError for one that the vendor does not have."""
-    if strange := set(wanted.markets) - set(vendor.markets):
-        raise InputError(
-            f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
-        )
-    return [market for market in vendor.markets if market in wanted.markets] or list(vendor.usual)
-
-
 @dataclass
 class Questions:
     """``spans``: what is wanted of each country; ``unasked``: days that are not asked about, with the fate and why;
-    ``quotable``: by session, those of the open questions that a quote of it may answer."""
+    ``campaign`` and ``quotable`` (those of the open questions that a quote of their last session may answer) are there
+    once ``open`` was called. Raises InputError for a market that the vendor does not have."""
 
     spark: SparkSession
     lake: Lake
@@ -74,44 +66,47 @@ class Questions:
     now: datetime
 
     def __post_init__(self) -> None:
-        self.markets = markets_of(self.vendor, self.wanted)
+        vendor, wanted = self.vendor, self.wanted
+        if strange := set(wanted.markets) - set(vendor.markets):
+            raise InputError(
+                f"--source {vendor.name} has no {', '.join(sorted(strange))}: it has {', '.join(vendor.markets)}"
+            )
+        self.markets = [m for m in vendor.markets if m in wanted.markets] or list(vendor.usual)
         self.unasked: list[tuple[str, date, Fate, str]] = []
         self.held: dict[str, Held] = {}
-        self.quotable: dict[Session, list[Ask]] = {}
         self.spans = self._spans()
-        # What makes a run the same undertaking as the one before: then only what that one lacked is asked.
-        ends = ", ".join(f"{c} {s.start or 'new'}…{s.end}" for c, s in sorted(self.spans.items()))
-        self.campaign = self.ledger.campaign(f"{','.join(self.markets)} {','.join(sorted(self.wanted.codes))} {ends}")
 
     def open(self) -> list[Ask]:
         """Those that no answer of this campaign covers."""
+        # What makes a run the same undertaking as the one before: then only what that one lacked is asked.
+        ends = ", ".join(f"{c} {s.start or 'new'}…{s.end}" for c, s in sorted(self.spans.items()))
+        self.campaign = self.ledger.campaign(f"{','.join(self.markets)} {','.join(sorted(self.wanted.codes))} {ends}")
         old = partial(outdated, self.settings, self.now)
         planned, answered = self._plan(), self.ledger.answered(self.campaign, old)
         turns = self._turns(planned)
-        quoted = {ask for (_, day), asks in turns.items() for ask in asks if not unanswered([only(day, ask)], answered)}
+        quoted = {ask for ask in turns if not unanswered([as_quoted(ask)], answered)}
         asks = [ask for ask in unanswered(planned, answered) if ask not in quoted]
-        left = set(asks)
-        still = {session: [ask for ask in some if ask in left] for session, some in turns.items()}
-        self.quotable = {session: some for session, some in still.items() if some}
+        self.quotable = [ask for ask in asks if ask in turns]
         return asks
 
     def charts(self, asks: Iterable[Ask]) -> list[Ask]:
-        """The questions as they are asked, of a vendor that quotes: with what is only quoted so far."""
-        if not isinstance(self.vendor, Quoting):
-            return list(asks)
+        """The questions as a vendor that quotes is asked them one by one: with what is only quoted so far."""
         return [wider(ask, self.held.get(ask.key), self.calendars[ask.country], self.settings) for ask in asks]
 
-    def _turns(self, planned: Sequence[Ask]) -> dict[Session, list[Ask]]:
+    def _turns(self, planned: Sequence[Ask]) -> set[Ask]:
         only_new = not (self.wanted.start or self.wanted.years or self.wanted.codes)
         if not only_new or not isinstance(self.vendor, Quoting):
-            return {}
+            return set()
         return take_turns(planned, self.held, self.calendars, self.spans, self.settings, self.vendor.affordable)
 
-    def closes(self, country: str, day: date) -> dict[str, float]:
-        """By share, the stored close of the session before ``day``."""
-        before = self.calendars[country].back(day, 1)
-        rows = self.lake.read("prices").where((F.col("country") == country) & (F.col("date") == F.lit(before)))
-        return {f"{country}:{row['symbol']}": row["close"] for row in rows.select("symbol", "close").collect()}
+    def closes(self) -> dict[str, float]:
+        """By share, the stored close of the session before the last one that is asked for."""
+        found: dict[str, float] = {}
+        for country in {ask.country for ask in self.quotable}:
+            before = self.calendars[country].back(self.spans[country].end, 1)
+            rows = self.lake.read("prices").where((F.col("country") == country) & (F.col("date") == F.lit(before)))
+            found |= {f"{country}:{row['symbol']}": row["close"] for row in rows.select("symbol", "close").collect()}
+        return found
 
     def whole(self, keys: Iterable[str]) -> list[Ask]:
         """The whole history of shares whose vendor has rewritten it."""
@@ -181,8 +176,3 @@ class Questions:
                 "--source yahoo for NASDAQ, krx or kis for KOSPI and KOSDAQ"
             )
         return shares
-
-
-def only(day: date, ask: Ask) -> Ask:
-    """The question as a quote answers it."""
-    return replace(ask, first=day, last=day)

@@ -94,8 +94,8 @@ class Quoting(Protocol):
     @property
     def affordable(self) -> int: ...
 
-    def quoted(self, asks: Sequence[Ask], day: date, closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
-        """Answers of the session ``day`` to those whose quote goes on from their last close (``closes``, by key) with
+    def quoted(self, asks: Sequence[Ask], closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
+        """Answers of their last session to those whose quote goes on from their last close (``closes``, by key) with
         nothing that has to be looked into; raises VendorError where there are no quotes."""
 
 

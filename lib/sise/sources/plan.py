@@ -25,6 +25,7 @@ __all__ = [
     "plan_days",
     "plan_extras",
     "plan_symbols",
+    "recheck_from",
     "unanswered",
     "years_back",
 ]
@@ -107,13 +108,13 @@ def plan_symbols(
         wanted = _wanted(known, calendar, span, settings, tried)
         if not wanted:
             continue
-        new, recheck = known is None and len(tried) < HOLE_TRIES, _recheck(calendar, span, settings)
+        new, recheck = known is None and len(tried) < HOLE_TRIES, recheck_from(calendar, span, settings)
         for first, last in _runs(wanted, calendar, apart) if apart else [(wanted[0], span.end)]:
             (asks if new or first < recheck else rechecks).append(replace(ask, first=first, last=last))
     return asks + rechecks
 
 
-def _recheck(calendar: Calendar, span: Span, settings: SourceSettings) -> date:
+def recheck_from(calendar: Calendar, span: Span, settings: SourceSettings) -> date:
     """From this session on everything is asked for once more."""
     return calendar.back(span.last, settings.recheck_sessions - 1)
 
@@ -126,7 +127,7 @@ def _wanted(
     covered: Sequence[tuple[date, date]],
 ) -> list[date]:
     """The sessions of one share that are to be asked for, in order."""
-    recheck = _recheck(calendar, span, settings)
+    recheck = recheck_from(calendar, span, settings)
     start = span.start or (held.first if held else years_back(span.end, settings.history_years))
     again = [day for day in calendar.between(max(start, recheck), span.end)]
     if held is None:
@@ -166,7 +167,7 @@ def plan_days(
 ) -> list[Ask]:
     """Questions about whole markets, a session each, in the order of the sessions. ``held``: by market, how many bars
     the lake has of each session; one with far fewer than those around it counts as lacking."""
-    recheck = _recheck(calendar, span, settings)
+    recheck = recheck_from(calendar, span, settings)
     asks = []
     for market in markets:
         counts = held.get(market, {})
@@ -231,7 +232,7 @@ def lacking_extras(
 ) -> list[Ask]:
     """What beside bars is to be asked: each question from the first session that no answer covers, the last few again.
     So one that failed is asked again, whatever bars have come meanwhile."""
-    recheck = _recheck(calendar, span, settings)
+    recheck = recheck_from(calendar, span, settings)
     asks = []
     for ask in extras:
         spans = covered.get(ask.key, ())

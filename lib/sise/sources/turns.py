@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from math import ceil
 from zlib import crc32
 
 from sise.calendars import Calendar
 from sise.sources.asks import Ask
-from sise.sources.plan import Held, Span
+from sise.sources.plan import Held, Span, recheck_from
 from sise.sources.settings import SourceSettings
 
-__all__ = ["Session", "take_turns", "wider"]
+__all__ = ["as_quoted", "take_turns", "wider"]
 
-# Of a country.
-Session = tuple[str, date]
 
 # So many parts of a market for each session that is looked at again.
 _FINE = 4
@@ -29,25 +26,28 @@ def take_turns(
     spans: Mapping[str, Span],
     settings: SourceSettings,
     affordable: int,
-) -> dict[Session, list[Ask]]:
-    """By session, of the questions beyond ``affordable`` those that a quote of the newest one may answer.
+) -> set[Ask]:
+    """Of the questions beyond ``affordable`` those that a quote of their last session may answer.
 
     Only of shares that lack nothing else. Of the runs of SISE_RECHECK_SESSIONS sessions that follow each other at least
     one asks about a share alone: what a quote does not tell (a dividend, a bar that was corrected) comes then."""
     plain = [ask for ask in asks if _lacks_only_the_last(ask, held.get(ask.key), calendars, spans, settings)]
     over = len(asks) - affordable
     if over <= 0 or not plain:
-        return {}
+        return set()
     window, parts = settings.recheck_sessions, _FINE * settings.recheck_sessions
     some = min(ceil(parts * over / len(plain)), parts - _FINE)
-    found: dict[Session, list[Ask]] = {}
-    for ask in plain:
-        day = spans[ask.country].end
+
+    def turn(ask: Ask) -> int:
         # The part that is asked about alone begins further on with each session, and is at least as wide as that.
-        turn = (crc32(ask.key.encode()) - _FINE * (calendars[ask.country].ordinal(day) % window)) % parts
-        if turn >= parts - some:
-            found.setdefault((ask.country, day), []).append(ask)
-    return found
+        return (crc32(ask.key.encode()) - _FINE * (calendars[ask.country].ordinal(ask.last) % window)) % parts
+
+    return {ask for ask in plain if turn(ask) >= parts - some}
+
+
+def as_quoted(ask: Ask) -> Ask:
+    """What a quote answers of the question."""
+    return replace(ask, first=ask.last)
 
 
 def wider(ask: Ask, held: Held | None, calendar: Calendar, settings: SourceSettings) -> Ask:
@@ -69,7 +69,7 @@ def _lacks_only_the_last(
     if ask.kind != "bars" or ask.symbol is None or held is None:
         return False
     span, calendar = spans[ask.country], calendars[ask.country]
-    recheck = calendar.back(span.last, settings.recheck_sessions - 1)
+    recheck = recheck_from(calendar, span, settings)
     near = (span.end, calendar.back(span.end, 1))
     return (
         span.end == span.last

@@ -98,14 +98,14 @@ class YahooVendor:
                 raise Failed("Yahoo's quotes have another form than known") from problem
             yield from found
 
-    def quoted(self, asks: Sequence[Ask], day: date, closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
+    def quoted(self, asks: Sequence[Ask], closes: Mapping[str, float]) -> Iterator[tuple[Ask, Answer]]:
         self.edge.taken()
         named = {yahoo_symbol(ask.market, ask.symbol or ""): ask for ask in asks if closes.get(ask.key)}
         for quote in self.quotes(list(named)):
             ask = named.pop(str(quote.get("symbol")), None)
             if ask is None:
                 continue
-            if (answer := quoted_bar(quote, ask, day, closes[ask.key], _CURRENCY[ask.country])) is not None:
+            if (answer := quoted_bar(quote, ask, closes[ask.key], _CURRENCY[ask.country])) is not None:
                 answer.requests = self.edge.taken()  # a request is told of the first share that it was for
                 yield ask, answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
@@ -20,9 +20,9 @@ _SAME = 1e-3
 _CALM = 0.25
 
 
-def quoted_bar(quote: Mapping[str, Any], ask: Ask, day: date, close: float, currency: str) -> Answer | None:
-    """The bar of the session ``day``; None where the quote is not whole, is of another day or in another currency, or
-    does not go on from the stored ``close``: the share's chart has to tell then."""
+def quoted_bar(quote: Mapping[str, Any], ask: Ask, close: float, currency: str) -> Answer | None:
+    """The bar of the question's last session; None where the quote is not whole, is of another day or in another
+    currency, or does not go on from the stored ``close``: the share's chart has to tell then."""
     fields = ("Open", "DayHigh", "DayLow", "Price", "Volume", "PreviousClose", "Time")
     values = [quote.get(f"regularMarket{field}") for field in fields]
     if not all(isinstance(value, (int, float)) and isfinite(value) and value > 0 for value in values):
@@ -34,19 +34,19 @@ def quoted_bar(quote: Mapping[str, Any], ask: Ask, day: date, close: float, curr
         return None
     ordered = low <= min(opened, last) and max(opened, last) <= high
     goes_on = abs(before / close - 1) <= _SAME and abs(last / before - 1) <= _CALM
-    if quote.get("currency") != currency or traded != day or not ordered or not goes_on:
+    if quote.get("currency") != currency or traded != ask.last or not ordered or not goes_on:
         return None
     columns = {
         "country": ask.country,
         "symbol": ask.symbol,
-        "date": day,
+        "date": ask.last,
         "market": ask.market,
         "open": opened,
         "high": high,
         "low": low,
         "close": last,
         "volume": volume,
-        "basis": day,
+        "basis": ask.last,
         "provisional": True,  # until the share's chart was asked for
     }
     return Answer(Fate.OK, _REASON, bars_table(columns, 1))
