@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from sise.errors import InputError, SiseError
+from sise.errors import ConfigError, InputError, SiseError
 from sise.reader import LakeReader
 from sise.services_cli import services
 from sise.settings import Settings
@@ -101,6 +101,8 @@ def indicators(
     if unknown := [c for c in chosen if c not in names]:
         raise InputError(f"no column {', '.join(unknown)}: there are {', '.join(names)}")
     rows = reader.rows("indicators", list(dict.fromkeys(chosen)), [("symbol", "=", code), ("country", "=", where)])
+    if not rows.num_rows:
+        raise InputError(f"indicators has no row of {where}:{code}: is it spelled as the exchange does (005930, AAPL)?")
     rows = rows.sort_by("date")
     _print(f"{where}:{code}", rows.slice(max(0, rows.num_rows - last)))
 
@@ -114,20 +116,26 @@ def watchlist(
     ] = None,
 ) -> None:
     """The shares on a watchlist, ranked."""
-    reader = LakeReader(Settings.from_env().lake)
-    rows = reader.rows("watchlist")
-    known = sorted(set(rows["list"].to_pylist()))
     settings = Settings.from_env()
-    configured = {rule["name"] for rule in json.loads(settings.conf_file("watchlists.json").read_text())["rules"]}
-    configured |= {path.stem.lower() for path in (settings.conf / "lists").glob("*.txt")}
-    if name not in configured | set(known):
-        raise InputError(f"no watchlist {name!r}: there are {', '.join(sorted(configured | set(known)))}")
-    entries = [row for row in rows.to_pylist()]
-    sessions = {c: max(r["date"] for r in entries if r["country"] == c) for c in {r["country"] for r in entries}}
+    reader = LakeReader(settings.lake)
+    known = reader.rows("watchlist", ["country", "date", "list"]).group_by(["country", "list"])
+    newest = known.aggregate([("date", "max")]).to_pylist()
+    file = settings.conf_file("watchlists.json")
+    try:
+        names = {str(rule["name"]) for rule in json.loads(file.read_text(encoding="utf-8"))["rules"]}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(f"{file} is no file of rules ({problem}): mend it, or put it back as it was") from problem
+    names |= {row["list"] for row in newest}
+    names |= {path.stem.lower() for path in (settings.conf / "lists").glob("*.txt")}
+    if name not in names:
+        raise InputError(f"no watchlist {name!r}: there are {', '.join(sorted(names))}")
+    sessions = {c: max(r["date_max"] for r in newest if r["country"] == c) for c in {r["country"] for r in newest}}
     if day is not None:
-        wanted = _day(day)
-        sessions = dict.fromkeys(sessions, wanted)
-    picked = [r for r in entries if r["list"] == name and r["date"] == sessions[r["country"]]]
+        sessions = dict.fromkeys(sessions, _day(day))
+    picked = []
+    for country, session in sessions.items():
+        where = [("country", "=", country), ("date", "=", session), ("list", "=", name)]
+        picked += reader.rows("watchlist", where=where).to_pylist()
     if not picked:
         console().print(f"{name}: no share on {', '.join(f'{c} {d}' for c, d in sorted(sessions.items()))}")
         return

@@ -50,6 +50,7 @@ class Lake:
         self.root = root.rstrip("/")
         self._extra = extra_columns or {}
         self._known: set[str] = set()
+        self._grown: set[str] = set()
         default = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:"  # type: ignore[union-attr]
         self._on_this_machine = "://" not in root and default.startswith("file:")
 
@@ -172,8 +173,10 @@ class Lake:
         return frame
 
     def ensure(self, name: str) -> None:
-        """Creates the table from its declaration if it is not there."""
+        """Creates the table from its declaration if it is not there; one that an earlier version of sise made gets the
+        columns that it lacks, null in the rows there are."""
         if self.exists(name):
+            self._grow(name)
             return
         what = self.declared(name)
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(self.schema(name))
@@ -190,6 +193,15 @@ class Lake:
             builder = builder.property(key, value)
         builder.execute()
         self._known.add(name)
+
+    def _grow(self, name: str) -> None:
+        if name in self._grown:
+            return
+        self._grown.add(name)
+        there = set(self.read(name).columns)
+        declared = table(name).columns.items()  # a registry's columns come with their rows
+        if lacking := [f"`{column}` {kind}" for column, kind in declared if column not in there]:
+            self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` ADD COLUMNS ({', '.join(lacking)})")
 
     def append(self, name: str, rows: DataFrame, once: tuple[str, int] | None = None) -> None:
         """``once``: who appends, and a number that grows from one of its appends to the next: where the table has that

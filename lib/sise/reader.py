@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from sise.tables import TABLES, table
 __all__ = ["LakeReader"]
 
 Filter = tuple[str, str, Any]
-_OPERATORS = {"=": operator.eq, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_OPERATORS: dict[str, Callable[[pc.Expression, Any], pc.Expression]] = {
+    "=": operator.eq,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "in": lambda field, values: field.isin(list(values)),
+}
 
 
 class LakeReader:

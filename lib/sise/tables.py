@@ -347,6 +347,7 @@ _TABLES = [
             "rule_version": "string",
             "first_session": "date",
             "last_session": "date",
+            "markets": "string",
             "versions": "map<string,bigint>",
             "market": "string",
             "month": "string",

@@ -21,6 +21,7 @@ from streamlit.testing.v1 import AppTest
 
 from sise.dashboard.asks import Asks, backtest_arguments
 from sise.dashboard.data import market, share
+from sise.dashboard.data.lists import entries
 from sise.dashboard.data.names import find
 from sise.dashboard.data.system import coverage
 from sise.dashboard.data.view import LakeView
@@ -44,7 +45,7 @@ from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.prices.factors import factors_of
 from sise.settings import Settings
-from sise.signals.levels import strict_at
+from sise.signals.levels import WHYS, strict_at
 from sise.signals.rules import LiveRules
 from tests.conftest import CONF, HERE
 
@@ -102,8 +103,7 @@ def test_every_shipped_rule_and_reason_has_a_name():
     for name in (rule["name"] for rule in rules):
         assert Words("ko").rule(name) != name
     assert Words("en").rule("one_of_my_own") == "one_of_my_own"
-    source = (HERE / "lib" / "sise" / "signals" / "levels.py").read_text()
-    for why in re.findall(r'"(not today|depends on[^"]*|not warm yet|at every price[^"]*)"', source):
+    for why in WHYS:
         assert f"why.{why}" in catalogue("en")
     for kind in ("split", "bonus", "rights", "reduction", "spin-off", "dividend", "unknown"):
         assert f"kind.{kind}" in catalogue("ko")
@@ -416,6 +416,50 @@ def test_of_what_is_built_only_the_newest_version_is_kept():
     assert [len(shelf) for shelf in view._kept.values()] == [50, 5]
 
 
+def test_a_lake_that_was_made_anew_is_another_one(tmp_path):
+    view = lake_of(tmp_path, indices=[{"index": "KOSPI", "close": 1.0}])
+    assert view.frame("indices")["close"].tolist() == [1.0] and view.version("indices") == 0
+    shutil.rmtree(tmp_path / "lake")
+    assert view.frame("indices").empty and view.version("indices") == -1
+    lake_of(tmp_path, indices=[{"index": "KOSPI", "close": 2.0}])
+    assert view.frame("indices")["close"].tolist() == [2.0] and view.version("indices") == 0
+    shutil.rmtree(tmp_path / "lake")
+    lake_of(tmp_path, indices=[{"index": "KOSPI", "close": 3.0}])
+    write_deltalake(str(tmp_path / "lake" / "indices"), pa.table({"index": ["X"], "close": [4.0]}), mode="append")
+    assert sorted(view.frame("indices")["close"]) == [3.0, 4.0], "not the first one's rows with the second's"
+
+
+def test_since_when_goes_back_over_each_session_in_a_row(tmp_path):
+    rng = np.random.default_rng(5)
+    days = {"KR": [date(2024, 1, 1 + n) for n in range(12)], "US": [date(2024, 1, 3 + 2 * n) for n in range(6)]}
+    rows, there = [], {}
+    for country, sessions_ in days.items():
+        for at, day in enumerate(sessions_):
+            for name in ("a", "b"):
+                for symbol in ("S1", "S2", "S3"):
+                    if rng.random() < 0.7 or symbol == "S1":  # S1 is always there: no session is without an entry
+                        before = there.get((country, name, symbol, at - 1))
+                        there[country, name, symbol, at] = before or day
+                        row = {"country": country, "date": day, "market": country, "list": name, "symbol": symbol}
+                        rows.append(row | {"name": "", "rank": 1, "figures": [("close", float(at))]})
+    kinds = {"figures": pa.map_(pa.string(), pa.float64())}
+    rng.shuffle(rows)
+    table = pa.table({c: pa.array([r[c] for r in rows], kinds.get(c)) for c in rows[0]})
+    write_deltalake(str(tmp_path / "lake" / "watchlist"), table)
+    view = LakeView(Settings(lake=str(tmp_path / "lake")))
+    for until in (None, date(2024, 1, 7), date(2024, 1, 2)):
+        last = {c: [d for d in all_ if until is None or d <= until] for c, all_ in days.items()}
+        found = entries(view, None, until)
+        wanted = {
+            (c, name, symbol): since
+            for (c, name, symbol, at), since in there.items()
+            if last[c] and at == len(last[c]) - 1
+        }
+        keys = zip(found["country"], found["list"], found["symbol"], strict=True)
+        assert dict(zip(keys, found["since"], strict=True)) == wanted
+        assert all(row["figures"] == {"close": float(len(last[row["country"]]) - 1)} for _, row in found.iterrows())
+
+
 def test_what_could_not_be_built_leaves_nothing_behind():
     view = LakeView(Settings(lake="nowhere"))
     for _ in range(3):
@@ -550,6 +594,10 @@ def test_a_share_is_found_by_code_name_and_korean_initials():
     assert codes("ㅅㅅㅈㅈ") == ["005930", "005935"] and codes("하이닉") == ["000660"]
     assert codes("apple") == ["AAPL"] and codes("na")[0] == "NA" and codes("us:aapl") == ["AAPL"]
     assert codes("zzz") == [] and codes(".*") == [] and len(find(view, "")) == 6
+
+
+def test_a_lake_without_a_listing_finds_nothing(tmp_path):
+    assert find(LakeView(Settings(lake=str(tmp_path))), "AAPL").empty
 
 
 @pytest.mark.parametrize(
@@ -810,6 +858,12 @@ def test_own_lists_are_checked_and_kept(here):
     settings, _ = here
     assert save_list(settings, "mine", "005930 # Samsung\nKR:000660\n\nus:AAPL\n") == ["005930", "KR:000660", "US:AAPL"]
     assert "# Samsung" in read_lists(settings)["mine"].text
+    (settings.conf / "lists" / "windows.txt").write_bytes("005930 # 삼성전자\n".encode("cp949"))
+    assert "삼성전자" in read_lists(settings)["windows"].text
+    (settings.conf / "lists" / "windows.txt").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ConfigError, match=r"windows\.txt is not text: save it as UTF-8"):
+        read_lists(settings)
+    (settings.conf / "lists" / "windows.txt").unlink()
     with pytest.raises(ConfigError, match=r"mine.txt:2: 'not a symbol!'"):
         save_list(settings, "mine", "005930\nnot a symbol!")
     for bad in ("../../etc/passwd", "Mine", "", "a/b", "x" * 60):

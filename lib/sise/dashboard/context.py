@@ -55,16 +55,18 @@ def shared() -> Shared:
     settings = Settings.from_env()
     registry = Registry.load(settings.conf_file("indicators.json"))
     overrides, cache = settings.conf / "calendar_overrides.json", settings.local / "cache"
-    return Shared(
+    made = Shared(
         settings,
         LakeView(settings),
-        Feed(settings).start(),
+        Feed(settings),
         Asks(settings, Path(__file__).resolve().parents[3]),
         Streams(settings),
         {country: Calendar.load(country, overrides, cache) for country in COUNTRIES},
         registry,
         RulesFile(settings.conf_file("watchlists.json"), registry),
     )
+    made.feed.start()  # last: what fails above is tried again with the next page, and would leave a thread each time
+    return made
 
 
 @dataclass

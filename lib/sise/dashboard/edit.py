@@ -20,7 +20,7 @@ from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
-from sise.watchlists.rules import load_lists, parsed_rules
+from sise.watchlists.rules import list_text, load_lists, parsed_rules
 
 __all__ = [
     "ListFile",
@@ -188,7 +188,7 @@ def read_lists(settings: Settings) -> dict[str, ListFile]:
 
 def _list_file(path: Path) -> ListFile:
     stamp = _stamp(path)
-    return ListFile(path.read_text(encoding="utf-8-sig"), stamp)
+    return ListFile(list_text(path), stamp)
 
 
 def save_list(settings: Settings, name: str, text: str, stamp: str = "") -> list[str]:

@@ -27,15 +27,16 @@ _LOG = logging.getLogger(__name__)
 _KEEP = 500  # signals shown at most, newest first
 _PRICES_EVERY = 1.0
 _LATEST = 2**45  # ms, the year 3084: an id beyond it was not made by Redis's clock
-_NUMBERS = ("last_price", "pnl", "best", "worst")
+_NUMBERS = ("last_price", "pnl", "best", "worst", "followed")
 
 
 @dataclass(frozen=True)
 class Live:
-    """A moment of the feed. ``signals``: newest first, as the stream has them, with last_price, pnl, best, worst
-    (null where Redis does not know them, as once a signal is no longer active) and ``arrived`` (ms, when Redis got
-    it). ``version`` changes with them. ``away``: why Redis cannot be read, and since when (monotonic seconds);
-    ``signals`` are the last ones known then. ``fault``: Redis does answer, but what it holds cannot be read."""
+    """A moment of the feed. ``signals``: newest first, as the stream has them, with ``arrived`` (ms, when it came),
+    last_price, pnl, best, worst and ``followed`` (ms, the time of the tick that these are of); all but ``arrived`` null
+    where Redis does not know them, as once a signal is no longer active. ``version`` changes with them. ``away``: why
+    Redis cannot be read, and since when (monotonic seconds); ``signals`` are the last ones known then. ``fault``: Redis
+    does answer, but what it holds cannot be read."""
 
     version: int = 0
     signals: tuple[Mapping[str, Any], ...] = ()

@@ -58,10 +58,10 @@ def _country_rows(view: LakeView, calendar: Calendar, country: str, day: date) -
     recent = view.read("indicators", columns, [mine, ("date", ">=", day - _LOOK_BACK), ("date", "<=", day)])
     now, before = recent[recent["date"] == day], recent[recent["date"] < day]
     before = before.sort_values("date").drop_duplicates("symbol", keep="last")
-    alone = now[~now["symbol"].isin(before["symbol"])]["symbol"]
-    if len(alone):
-        earlier = view.read("indicators", columns, [mine, ("date", "<=", day - _LOOK_BACK)])
-        earlier = earlier[earlier["symbol"].isin(alone)].sort_values("date").drop_duplicates("symbol", keep="last")
+    alone = tuple(now[~now["symbol"].isin(before["symbol"])]["symbol"])
+    if alone:  # on their first day, or back from a pause: some on most days, and years of all would be read for them
+        where = [mine, ("symbol", "in", alone), ("date", "<", day - _LOOK_BACK)]
+        earlier = view.read("indicators", columns, where).sort_values("date").drop_duplicates("symbol", keep="last")
         before = pd.concat([before, earlier])
     past = [c for c in columns if c not in {*_KEY, "date", "market"}]
     before = before[["symbol", *past]].rename(columns={c: f"prev_{c}" for c in past})
@@ -69,6 +69,7 @@ def _country_rows(view: LakeView, calendar: Calendar, country: str, day: date) -
     rows = rows.merge(_listings(view, country, day), on="symbol", how="left")
     rows = rows.merge(_bars(view, country, day), on="symbol", how="left")
     same = rows["close"] / rows["stored"]
+    same = same.mask((same / rows["lacking"] - 1).abs() < 1e-9, rows["lacking"])  # as in watchlists/universe.py
     for column in ("open", "high", "low"):
         rows[column] = rows[column] * same
     rows["market_cap"] = rows["market_cap"].fillna(rows["listed_shares"] * rows["traded"])
@@ -79,7 +80,7 @@ def _country_rows(view: LakeView, calendar: Calendar, country: str, day: date) -
     rows["large_cap_usd"] = settings.large_cap_usd
     suspect = _suspects(view, calendar, country, day, settings.suppress_bars)
     rows["eligible"] = _eligible(rows, suspect, settings, country)
-    return rows.drop(columns=["stored", "traded"])
+    return rows.drop(columns=["stored", "traded", "lacking"])
 
 
 def _eligible(rows: pd.DataFrame, suspect: set[str], settings: Settings, country: str) -> pd.Series:
@@ -109,13 +110,12 @@ def _bars(view: LakeView, country: str, day: date) -> pd.DataFrame:
     columns = ["symbol", "date", "open", "high", "low", "value", "flags", "close", "basis"]
     rows = view.read("prices", columns, [("date", "=", day), ("country", "=", country)])
     known = view.read("actions", None, [("country", "=", country), ("ex_date", ">=", day)])
-    applied = pd.Series(1.0, index=rows.index)
+    applied, rows["lacking"] = pd.Series(1.0, index=rows.index), 1.0
     for symbol, actions in known.groupby("symbol"):
         at = rows.index[rows["symbol"] == symbol]
         if len(at):
-            applied[at] = factors_of(
-                list(rows.loc[at, "date"]), list(rows.loc[at, "basis"]), actions.to_dict("records")
-            )[1]
+            dates, bases = list(rows.loc[at, "date"]), list(rows.loc[at, "basis"])
+            rows.loc[at, "lacking"], applied[at] = factors_of(dates, bases, actions.to_dict("records"))
     rows["stored"], rows["traded"] = rows["close"], rows["close"] / applied
     return rows.drop(columns=["date", "close", "basis"])
 

@@ -205,7 +205,11 @@ def _asked(
         },
     }
     content = json.dumps(asked, sort_keys=True)
-    return {"backtest_id": hashlib.sha256(content.encode()).hexdigest()[:16], "every_bar": question.every_bar}
+    return {
+        "backtest_id": hashlib.sha256(content.encode()).hexdigest()[:16],
+        "every_bar": question.every_bar,
+        "markets": ",".join(sorted(question.markets)),
+    }
 
 
 def _rows(

@@ -224,6 +224,17 @@ def _check(rule: Rule, shares: DataFrame) -> None:
             raise ConfigError(f"rule {rule.name}: {what} {expression!r}: {first}") from problem
 
 
+def list_text(path: Path) -> str:
+    """What stands in one of people's own lists: UTF-8, or CP949 as Korean Windows writes it."""
+    content = path.read_bytes()
+    for encoding in ("utf-8-sig", "cp949"):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise ConfigError(f"{path} is not text: save it as UTF-8")
+
+
 def load_lists(folder: Path) -> list[OwnList]:
     """People's own lists, by file name. Raises ConfigError that names file and line of what is no symbol."""
     lists, problems = [], []
@@ -233,7 +244,7 @@ def load_lists(folder: Path) -> list[OwnList]:
             problems.append(f"{path}: a list is named in small letters, digits and _")
             continue
         shares: list[tuple[str | None, str]] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        for number, line in enumerate(list_text(path).splitlines(), 1):
             text = line.partition("#")[0].strip().upper()
             match = re.fullmatch(r"(?:(KR|US):)?([A-Z0-9][A-Z0-9.\-]{0,11})", text)
             if text and match is None:

@@ -33,8 +33,10 @@ def listing(view: LakeView) -> pd.DataFrame:
         rows = rows.sort_values("valid_from", na_position="first").drop_duplicates(["country", "symbol"], keep="last")
         rows = rows.assign(share=rows["country"].astype(str) + ":" + rows["symbol"].astype(str))
         rows["name"] = rows["name"].fillna("")
-        rows["find"] = [_folded(f"{symbol}\n{name}") for symbol, name in zip(rows["symbol"], rows["name"], strict=True)]
-        rows["initials"] = [_initials(name) for name in rows["name"]]
+        found = [_folded(f"{symbol}\n{name}") for symbol, name in zip(rows["symbol"], rows["name"], strict=True)]
+        # Texts, of an empty table too: pandas takes an empty list for numbers.
+        rows["find"] = pd.Series(found, rows.index, dtype=object)
+        rows["initials"] = pd.Series([_initials(name) for name in rows["name"]], rows.index, dtype=object)
         return rows.sort_values("market_cap", ascending=False, na_position="last").set_index("share")
 
     return view.memo(["symbols", "universe"], "listing", build)
@@ -51,7 +53,7 @@ def find(view: LakeView, text: str, limit: int = 12) -> pd.DataFrame:
     so, names that have it anywhere, and names whose Korean initials have it (ㅅㅅㅈㅈ); each by market cap."""
     wanted = _folded(text.strip())
     rows = listing(view)
-    if not wanted:
+    if not wanted or rows.empty:
         return rows.head(limit)
     code = rows["symbol"].str.casefold()
     words = rows["find"].str.partition("\n")[2]

@@ -6,6 +6,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -20,6 +22,17 @@ __all__ = ["LakeView"]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A table as it was looked at. ``identity``: the id that Delta gave it; ``file``: what tells its newest commit's
+    file from that of another table with the same path and versions."""
+
+    asked: float = -1e9
+    table: DeltaTable | None = None
+    identity: str = ""
+    file: tuple[int, int, int] | None = None
+
+
 class LakeView:
     """Frames of the lake's tables, kept while their versions stay. Thread-safe; what it returns must not be changed.
 
@@ -29,7 +42,7 @@ class LakeView:
     def __init__(self, settings: Settings, fresh: float = 5.0, keep: int = 4_000):
         self.settings, self.fresh, self.keep = settings, fresh, keep
         self.reader = LakeReader(settings.lake)
-        self._tables: dict[str, tuple[float, DeltaTable | None]] = {}
+        self._tables: dict[str, _Opened] = {}
         self._kept: dict[str | None, OrderedDict[Any, tuple[Any, Any]]] = {}  # what: (the tables' versions, the value)
         self._lock = threading.RLock()
         self._building: dict[Any, threading.Lock] = {}
@@ -38,20 +51,37 @@ class LakeView:
     def table(self, name: str) -> DeltaTable | None:
         """The table as it is now (at most ``fresh`` seconds ago); None where it does not exist."""
         with self._lock:
-            asked, known = self._tables.get(name, (-1e9, None))
-            if time.monotonic() - asked < self.fresh:
-                return known
+            opened = self._tables.get(name, _Opened())
+            if time.monotonic() - opened.asked < self.fresh:
+                return opened.table
+            known, same = opened.table, False
             try:
-                if known is None:
-                    known = self.reader.open(name) if self.reader.exists(name) else None
-                else:
+                # A lake that was made anew, or put back, may have the versions of the one before.
+                same = known is not None and self._file(name, known) == opened.file
+                if known is not None and same:
                     known.update_incremental()
-            except SiseError:
-                known = None
-            except Exception:  # the table was removed or made anew under us
-                known = self.reader.open(name) if self.reader.exists(name) else None
-            self._tables[name] = (time.monotonic(), known)
+            except Exception:  # the table was removed under us
+                same = False
+            if not same:
+                known = self._open(name)
+            identity = "" if known is None else opened.identity if same else str(known.metadata().id)
+            file = None if known is None else self._file(name, known)
+            self._tables[name] = _Opened(time.monotonic(), known, identity, file)
             return known
+
+    def _open(self, name: str) -> DeltaTable | None:
+        try:
+            return self.reader.open(name) if self.reader.exists(name) else None
+        except SiseError:
+            return None
+
+    def _file(self, name: str, known: DeltaTable) -> tuple[int, int, int] | None:
+        """Of the newest commit; None where its file is gone, or not one of this machine."""
+        try:
+            found = (Path(self.reader.root) / name / "_delta_log" / f"{known.version():020}.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def exists(self, name: str) -> bool:
         return self.table(name) is not None
@@ -61,10 +91,14 @@ class LakeView:
         known = self.table(name)
         return -1 if known is None else int(known.version())
 
+    def _identity(self, name: str) -> str:
+        with self._lock:
+            return self._tables.get(name, _Opened()).identity
+
     def memo(self, tables: Sequence[str], key: Any, build: Callable[[], T], most: int | None = None) -> T:
         """``build()``, once for each version of ``tables``; ``key`` tells what is built, and only its newest value is
         kept. ``most``: what is built is large, and no more of its kind (the key's first word) are kept than so many."""
-        place, versions = (key, tuple(tables)), tuple(self.version(name) for name in tables)
+        place, versions = (key, tuple(tables)), tuple((self.version(name), self._identity(name)) for name in tables)
         kind, room = (key[0], most) if most else (None, self.keep)
 
         def known() -> tuple[Any, Any] | None:

@@ -62,6 +62,12 @@ function moment(ms, zone, locale, dated) {
   return formats.get(key).format(ms);
 }
 
+function day(ms, zone) {
+  const key = "d" + zone;
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat("en-CA", { timeZone: zone }));
+  return formats.get(key).format(ms);
+}
+
 function spark(values, rising) {
   const known = values.filter((v) => v !== null && isFinite(v));
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -120,7 +126,7 @@ function fill(cell, column, row, data) {
     case "seconds": cell.textContent = number(locale, { maximumFractionDigits: 1, minimumFractionDigits: 1 }).format(value); break;
     case "number": cell.textContent = number(locale, { maximumSignificantDigits: Math.abs(value) >= 1000 ? 6 : 4 }).format(value); break;
     case "compact": cell.textContent = number(locale, { notation: "compact", maximumFractionDigits: 1 }).format(value); break;
-    case "time": cell.textContent = moment(value, data.zone, locale, false); cell.title = moment(value, data.zone, locale, true); break;
+    case "time": cell.textContent = moment(value, data.zone, locale, day(value, data.zone) !== day(Date.now(), data.zone)); cell.title = moment(value, data.zone, locale, true); break;
     case "moment": cell.textContent = moment(value, data.zone, locale, true); break;
     case "spark": cell.append(spark(value, column.rising ? row[column.rising] >= 0 : value[value.length - 1] >= value[0])); break;
     case "meter": {
@@ -200,7 +206,7 @@ function paint(at, own, data, send, draw) {
     table.append(thead, own.body);
     at.replaceChildren(table);
   }
-  const shared = JSON.stringify([data.locale, data.zone, data.words]);
+  const shared = JSON.stringify([data.locale, data.zone, data.words, day(Date.now(), data.zone)]);
   if (own.shared !== shared) { own.shared = shared; own.rows = new Map(); }
   const kept = new Map(), nodes = [];
   for (const row of ordered(data.rows, own.sort)) {

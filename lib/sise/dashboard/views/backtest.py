@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -21,6 +22,8 @@ from sise.watchlists.rules import Rule
 
 __all__ = ["show"]
 
+_OWN = ""  # no rule has this name, in any language
+
 
 def show(here: Here) -> None:
     words = here.words
@@ -38,12 +41,15 @@ def _ask(here: Here) -> None:
     words = here.words
     st.subheader(words("test.question"), anchor=False)
     entries = [r for r in read_rules(here.settings).rules if isinstance(r, dict) and {"when", "cross"} & set(r)]
-    own = words("test.own")
     name = st.selectbox(
-        words("col.rule"), [own, *[r["name"] for r in entries]], format_func=words.rule, index=1, key="b-rule"
+        words("col.rule"),
+        [_OWN, *[r["name"] for r in entries]],
+        format_func=lambda rule: words.rule(rule) if rule else words("test.own"),
+        index=1,
+        key="b-rule",
     )
     when = None
-    if name == own:
+    if name == _OWN:
         when = st.text_area(words("test.when"), "rsi_14 < 30 AND close > sma_200", key="b-when", height=90)
         _matches(here, when)
     a, b = st.columns(2)
@@ -122,6 +128,17 @@ def _answer(here: Here) -> None:
     _show(here, str(chosen))
 
 
+def _rule(here: Here, row: Mapping[Any, Any]) -> str:
+    return str(row["when"]) if row["rule"] == "when" else here.words.rule(row["rule"])
+
+
+def _label(here: Here, row: Mapping[Any, Any]) -> str:
+    """What tells one backtest from all others: two labels that are the same would open the same."""
+    parts = [_rule(here, row), here.words(f"side.{row['direction']}"), row.get("markets") or ""]
+    parts += [f"{row['first_session']} … {row['last_session']}", here.words("test.every") if row["every_bar"] else ""]
+    return " · ".join([*filter(None, parts), row["backtest_id"][:6]])
+
+
 def _show(here: Here, number: str) -> None:
     words = here.words
     rows = here.view.frame("backtests", None, [("backtest_id", "=", number)])
@@ -134,6 +151,7 @@ def _show(here: Here, number: str) -> None:
     st.code(first["when"], language="sql", wrap_lines=True)
     st.caption(
         words("test.span", first=first["first_session"], last=first["last_session"])
+        + (f" · {first['markets']}" if first.get("markets") else "")
         + (f" · {words('test.every')}" if first["every_bar"] else "")
     )
     whole = rows[rows["month"] == ALL].sort_values(["horizon", "market"])
@@ -173,12 +191,7 @@ def _kept(here: Here) -> None:
     if rows.empty:
         empty(words("test.none"))
         return
-    labels = {
-        row[
-            "backtest_id"
-        ]: f"{words.rule(row['rule']) if row['rule'] != 'when' else row['when']} · {row['last_session']}"
-        for row in rows.to_dict("records")
-    }
+    labels = {row["backtest_id"]: _label(here, row) for row in rows.to_dict("records")}
     st.selectbox(
         words("test.look"),
         list(labels),
@@ -189,13 +202,15 @@ def _kept(here: Here) -> None:
         on_change=lambda: st.session_state.pop("b-ask", None),
     )
     shown = pd.DataFrame(rows).assign(
-        what=[labels[i].rpartition(" · ")[0] for i in rows["backtest_id"]],
+        what=[_rule(here, row) for row in rows.to_dict("records")],
+        where=[row.get("markets") or words("filter.all") for row in rows.to_dict("records")],
         first=rows["first_session"].astype(str),
         last=rows["last_session"].astype(str),
     )
     columns = [
         column("what", words("col.rule"), wide=True),
         column("direction", words("col.side"), "side", phone=False),
+        column("where", words("col.market"), phone=False),
         column("first", words("col.first"), phone=False),
         column("last", words("col.lastday"), phone=False),
         *figure_columns(here),

@@ -15,19 +15,24 @@ from sise.errors import SiseError
 
 __all__ = ["show_own"]
 
+_NEW = ""  # no list has this name, in any language
+
 
 def show_own(here: Here) -> None:
     words = here.words
     known = read_lists(here.settings)
-    new = words("own.new")
-    before = st.session_state.get("o-open", new)
-    if before not in (*known, new):  # the selectbox falls back to another list: not without a word
+    before = st.session_state.get("o-open", _NEW)
+    if before not in (*known, _NEW):  # the selectbox falls back to another list: not without a word
         st.warning(words("own.gone", name=escaped(before)), icon=":material/sync_problem:")
     a, b = st.columns([2, 3])
     with a:
-        chosen = str(st.selectbox(words("col.list"), [*known, new], key="o-list"))
+        chosen = str(
+            st.selectbox(
+                words("col.list"), [*known, _NEW], key="o-list", format_func=lambda name: name or words("own.new")
+            )
+        )
         st.session_state["o-open"] = chosen
-        fresh = chosen == new
+        fresh = chosen == _NEW
         held = ListFile("", "") if fresh else begun(here, f"o-file-{chosen}", f"conf/lists/{chosen}.txt", known[chosen])
         name = st.text_input(words("own.name"), key="o-name", max_chars=40) if fresh else chosen
         text = st.text_area(
@@ -85,6 +90,7 @@ def _preview(here: Here, text: str) -> None:
         st.warning(words("own.unknown", symbols=escaped(", ".join(unknown[:8]))) + hint)
     levels, _ = levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, 1.0)
     rows = snapshot(here.view, shares)
+    rows["as_of"] = [None if day is None else str(day) for day in rows["as_of"]]
     near_ = [nearest(levels.get(s)) for s in shares]
     for what in ("rule", "price", "away"):
         rows[what] = [getattr(n["below"] or n["above"], what, None) for n in near_]
@@ -92,6 +98,7 @@ def _preview(here: Here, text: str) -> None:
         column("symbol", words("col.share"), "name"),
         column("market", words("col.market"), phone=False),
         column("close", words("col.close"), "price"),
+        column("as_of", words("col.session"), phone=False),
         column("rule", words("col.near"), "rule"),
         column("price", words("col.level"), "price", phone=False),
         column("away", "%", "pct", digits=1),

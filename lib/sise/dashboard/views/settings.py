@@ -19,11 +19,13 @@ from sise.dashboard.parts import begun, column, grid, records
 from sise.dashboard.preview import picked, session_rows
 from sise.errors import ConfigError, SiseError
 from sise.settings import Settings
+from sise.signals.rules import usual_watch
 from sise.watchlists.rules import parsed_rules
 
 __all__ = ["setting_rows", "show"]
 
 _LIVE = ("at", "relaxed", "watch", "cooldown_minutes", "not_before_minutes")
+_NEW = ""  # no rule has this name, in any language
 _EXPRESSIONS = ("when", "cross", "rank_by")
 _DEFAULTS = {"cooldown_minutes": 60.0, "not_before_minutes": 0.0}
 
@@ -41,12 +43,15 @@ def _rules(here: Here) -> None:
     words = here.words
     file = begun(here, "set-file", "conf/watchlists.json", read_rules(here.settings))
     names = [str(rule.get("name")) for rule in file.rules]
-    new = words("set.new")
     if wanted := st.session_state.pop("set-goto", None):
         st.session_state["set-rule"] = wanted
     left, right = st.columns([3, 4])
+
+    def named(rule: str) -> str:
+        return words.rule(rule) if rule else words("set.new")
+
     with left:
-        chosen = st.selectbox(words("col.rule"), [*names, new], key="set-rule", format_func=words.rule)
+        chosen = st.selectbox(words("col.rule"), [*names, _NEW], key="set-rule", format_func=named)
         before = next((r for r in file.rules if r.get("name") == chosen), None)
         entry, removed = _form(here, before, file.stamp)
     with right:
@@ -111,7 +116,8 @@ def _live_form(here: Here, live: dict[str, Any], key: str) -> dict[str, Any]:
     signs = ["<", "<=", ">", ">="]
     found["fires"] = b.selectbox(words("set.fires"), signs, signs.index(live["fires"]), key=f"f-{key}")
     for place, name in zip(st.columns(len(_LIVE)), _LIVE, strict=True):
-        value = live.get(name, _DEFAULTS.get(name, live["at"]))
+        unsaid = usual_watch(live["fires"], float(live.get("relaxed", live["at"])))
+        value = live.get(name, unsaid if name == "watch" else _DEFAULTS.get(name, live["at"]))
         given = place.number_input(
             words(f"set.{name}"),
             value=float(value),

@@ -169,12 +169,15 @@ def _figures(here: Here, live: Live, rows: list[Any]) -> None:
     last = "–"
     if live.signals:
         last = here.prefs.moment(datetime.fromtimestamp(live.signals[0]["arrived"] / 1000, UTC), seconds=True)
+    ticks = [s["followed"] for s in rows if s.get("followed") is not None]
+    priced = here.prefs.moment(datetime.fromtimestamp(max(ticks) / 1000, UTC), seconds=True) if ticks else "–"
     mean = f"{sum(open_) / len(open_):+.2%}" if open_ else "–"
     strip(
         [
             (words("signals.shown"), f"{len(rows):,}", words("signals.of", count=f"{len(live.signals):,}")),
             (words("signals.ahead"), f"{ahead}/{len(open_)}" if open_ else "–", words("signals.open")),
             (words("signals.mean"), mean, words("signals.cases", count=len(open_))),
+            (words("signals.priced"), priced, words("signals.priced.note")),
             (words("signals.last"), last, words("signals.live") if not live.away else words("signals.paused")),
         ]
     )

@@ -148,10 +148,10 @@ def _figures(here: Here, country: str, bars: pd.DataFrame, listed: Mapping[Any, 
     if cap != cap and listed["listed_shares"] == listed["listed_shares"]:
         cap = listed["listed_shares"] * last["close"]
     year = bars.tail(252)
-    provisional = words("symbol.provisional") if last["provisional"] else last["date"].isoformat()
+    of_day = last["date"].isoformat() + (f" · {words('symbol.provisional')}" if last["provisional"] else "")
     strip(
         [
-            (words("col.close"), price(last["close"], country, language), provisional),
+            (words("col.close"), price(last["close"], country, language), of_day),
             (words("col.change"), signed(last["change"]), words("symbol.oneday")),
             (words("symbol.20"), signed(last.get("return_20")), words("symbol.20.note")),
             (

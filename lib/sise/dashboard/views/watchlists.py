@@ -58,6 +58,7 @@ def _today(here: Here) -> None:
     if chosen is None:
         empty(words("lists.pick"))
         return
+    _tell_days(here, rows, day)
     mine = rows[rows["list"] == chosen]
     if market:
         mine = mine[mine["market"].isin(market)]
@@ -69,6 +70,19 @@ def _today(here: Here) -> None:
     _entries(here, mine.reset_index(drop=True), chosen)
     _changes(here, chosen, day, tuple(market or ()))
     _membership(here, mine)
+
+
+def _tell_days(here: Here, rows: pd.DataFrame, day: date) -> None:
+    """Which session each country's entries are of: none has to be the chosen one."""
+    words = here.words
+    of = {str(country): max(part["date"]) for country, part in rows.groupby("country")}
+    if set(of.values()) <= {day}:
+        return
+    st.caption(words("lists.of", days=" · ".join(f"{country} {last}" for country, last in sorted(of.items()))))
+    for country, last in sorted(of.items()):
+        # New York's session of the day that Seoul has just closed is still to come: one less is as it should be.
+        if (behind := len(here.shared.calendars[country].between(last, day)) - 1) > 1:
+            st.warning(words("lists.behind", country=country, last=last, count=behind), icon=":material/history:")
 
 
 def _rules(here: Here) -> list[dict[str, Any]]:
