@@ -24,7 +24,9 @@ def add_signal_commands(app: typer.Typer) -> None:
 def _currency(price: float | None, country: str) -> str:
     if price is None:
         return "–"
-    return f"{price:,.0f} won" if country == "KR" else f"${price:,.2f}"
+    if country == "KR":
+        return f"{price:,.0f} won"
+    return f"${price:,.2f}" if price >= 1 else f"${price:,.4f}"
 
 
 @guarded("reading the lake …")
@@ -34,6 +36,7 @@ def levels(
 ) -> None:
     """At which price each live rule would fire in the next session."""
     from sise.indicators.registry import Registry
+    from sise.serving.feeds import eligible_rows
     from sise.signals.levels import levels_of
     from sise.signals.rules import LiveRules
 
@@ -54,6 +57,11 @@ def levels(
         price = "" if level.side is None else f"{'≤' if level.side == 'below' else '≥'} {_currency(level.price, where)}"
         away = "" if level.away is None else f"{abs(level.away):.1%} {'below' if level.away < 0 else 'above'}"
         table.add_row(level.rule, price if level.price is not None else "–", away, _remark(level))
+    if not any(row["symbol"] == code and row["country"] == where for row in eligible_rows(reader)):
+        console().print(
+            "[bold]no rule fires for it in this session:[/bold] it is halted, warned of, below the turnover floor or "
+            "in doubt (see scan_watchlists), or the factor of an action is not known yet"
+        )
     console().print(f"last close {_currency(state['close'], where)} on {state['as_of']}")
     console().print(table)
 

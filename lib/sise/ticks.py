@@ -13,6 +13,7 @@ __all__ = ["KRX_LIMIT", "krx_tick", "limit_prices", "round_to_tick", "tick_colum
 _KRX_STEPS = ((2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500))
 _KRX_TOP = 1_000
 _US_TICK = 0.01
+_US_PENNY_TICK = 0.0001  # below a dollar (Regulation NMS, rule 612)
 KRX_LIMIT = 0.30
 
 
@@ -23,13 +24,15 @@ def krx_tick(price: float) -> int:
 
 def tick_size(price: float, country: str) -> float:
     """The tick at ``price`` in the share's currency."""
-    return float(krx_tick(price)) if country == "KR" else _US_TICK
+    if country == "KR":
+        return float(krx_tick(price))
+    return _US_TICK if price >= 1 else _US_PENNY_TICK
 
 
 def round_to_tick(price: float, country: str) -> float:
     """The nearest price that can be quoted, at least one tick."""
     tick = tick_size(price, country)
-    return max(round(round(price / tick) * tick, 2), tick)
+    return max(round(round(price / tick) * tick, 4), tick)
 
 
 def limit_prices(reference: float) -> tuple[float, float]:
@@ -43,7 +46,8 @@ def limit_prices(reference: float) -> tuple[float, float]:
 
 
 def tick_column(country: Column, price: Column) -> Column:
-    """The tick at ``price`` in the share's currency, as a Column."""
+    """The tick to which vendors round at ``price``, as a Column: KRX's, and for US shares a cent at any price, since
+    that is what adjusted prices below a dollar are rounded to."""
     from pyspark.sql import functions as F  # the levels are computed without Spark
 
     krx = F.lit(float(_KRX_TOP))

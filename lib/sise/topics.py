@@ -27,7 +27,8 @@ SIGNALS = Topic("stock-signals", "fired signals, each id once or more", retentio
 DEAD = Topic("realtime-stock-dlq", "ticks that were refused, with the reason", retention_hours=24 * 30)
 
 # A tick: JSON type (as Spark reads it) and whether it must be there. timestamp: ms since 1970, UTC. session: the
-# exchange's session date. clock: the feed's own time, ms, where it is not now (a replay); label: a test's own.
+# exchange's session date. reference: the price the exchange counts the day's move from; clock: the feed's own time,
+# ms, where it is not now (a replay); label: a test's own.
 TICK_FIELDS: dict[str, tuple[str, bool]] = {
     "country": ("string", True),
     "symbol": ("string", True),
@@ -38,6 +39,7 @@ TICK_FIELDS: dict[str, tuple[str, bool]] = {
     "timestamp": ("bigint", True),
     "session": ("string", True),
     "source": ("string", False),
+    "reference": ("double", False),
     "clock": ("bigint", False),
     "label": ("string", False),
 }

@@ -336,6 +336,15 @@ def test_the_cooldown_counts_event_time_since_the_last_relaxed_record(store, rul
     assert len(store.fire([record("A", 4, RSI, timestamp=179 * minute)], rules)) == 1
 
 
+def test_what_a_replay_left_of_later_hours_does_not_hold_back_the_real_session(store, rules):
+    hour = 3_600_000
+    assert len(store.fire([record("A", 1, RSI, timestamp=15 * hour)], rules)) == 1
+    assert not store.fire([record("A", 2, RSI, timestamp=15 * hour - 600_000)], rules), "a tick that comes late"
+    [real] = store.fire([record("A", 3, RSI, timestamp=9 * hour)], rules)
+    assert json.loads(real)["timestamp"] == 9 * hour
+    assert not store.fire([record("A", 4, RSI, timestamp=9 * hour + 60_000)], rules)
+
+
 def test_a_rule_that_the_file_no_longer_has_fires_once_and_not_on_every_tick(store, rules):
     backlog = [record("A", n, ["renamed_rule"], timestamp=n * 60_000) for n in range(1, 500)]
     assert len(store.fire(backlog, rules)) == 1

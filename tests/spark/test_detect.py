@@ -193,6 +193,9 @@ def test_what_is_refused_and_why(spark, live, registry, rules, days, calendars, 
         json.dumps(good | {"clock": when + 3_600_000}).encode(): "too old",
         json.dumps(good | {"session": str(days[299])}).encode(): "live_state is for the session",
         json.dumps(good | {"price": close * 1.5}).encode(): "no corporate action explains",
+        json.dumps(good | {"reference": close * 0.5}).encode(): "a corporate action that is not known yet",
+        json.dumps(good | {"reference": close * 1.02}).encode(): "is not the last close",
+        json.dumps(good | {"reference": "x"}).encode(): "wrong type",
         json.dumps(good | {"clock": 2**63 - 1}).encode(): "too old",  # would overflow as whole numbers
         json.dumps(good | {"timestamp": 2**63 - 1}).encode(): "in the future",
         json.dumps(good | {"timestamp": -(2**63)}).encode(): "too old",
@@ -203,6 +206,13 @@ def test_what_is_refused_and_why(spark, live, registry, rules, days, calendars, 
     for letter in dead:
         assert list(bad.values())[letter["offset"]] in letter["reason"], letter
     assert next(d for d in dead if d["offset"] == 0)["message"] == "{not json"
+
+
+def test_a_reference_that_is_the_last_close_is_none_to_refuse(spark, live, registry, rules, days, calendars, history):
+    close, when = float(history["A01"][-1]), at(days, calendars, 60)
+    same = [close, close * 1.004, round(close), 0.0, -1.0, None]
+    values = [tick("A01", close, when, days[300]) | {"reference": reference} for reference in same]
+    assert not run(spark, live, registry, rules, values)[1]
 
 
 def test_without_a_declared_clock_now_is_the_record_time(spark, live, registry, rules, days, calendars, history):

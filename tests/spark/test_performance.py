@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import pandas as pd
 import pytest
@@ -90,6 +90,8 @@ def results(spark, calendars, days, registry, tmp_path_factory):
         "REST": {"at_11": None, "at_26": still(25)},
         "JUMP": {"at_20": {"flags": ["jump"]}},
         "JUMP_GONE": {"at_9": {"flags": ["jump"]}, **gone},
+        # Liquidation is traded around the 20th session, and the share leaves some sessions after it.
+        "JUMP_GONE_LATE": {"at_25": {"flags": ["jump"]}, **{f"at_{at}": None for at in range(29, COUNT)}},
         "LATER": {"at_27": {"flags": ["glitch", "jump"]}},
         "ONE_US": {f"at_{at}": {"country": "US"} for at in range(COUNT)} | {"at_6": UP | {"country": "US"}},
     }
@@ -103,7 +105,7 @@ def results(spark, calendars, days, registry, tmp_path_factory):
         ("NYSE", "KR", "NYSE", "HAND", days[SIGNAL], "long"),
     ]
     symbols = [share(s) for s in ("HAND", "REST")]
-    for symbol, at in (("GONE", 11), ("GONE_FIRST", 6), ("JUMP_GONE", 11)):
+    for symbol, at in (("GONE", 11), ("GONE_FIRST", 6), ("JUMP_GONE", 11), ("JUMP_GONE_LATE", 29)):
         symbols += [share(symbol), share(symbol, days[at], active=False)]
     index = [{"index": "KOSPI", "date": day, "close": 2000.0 + 8 * at} for at, day in enumerate(days)]
     found = evaluate(
@@ -200,6 +202,7 @@ def test_what_is_not_over_is_null(results, days):
 
 def test_prices_that_cannot_be_trusted_are_marked(results):
     marked = {name for name, row in results.items() if row["suspect"]}
+    assert results["JUMP_GONE_LATE"]["until"] > results["JUMP_GONE_LATE"]["entry_date"] + timedelta(days=40)
     assert marked == {"JUMP"}, "not where the limit was lifted before a delisting, nor after the last session"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 
 import pytest
 from pyspark.sql import functions as F
 
+from sise.lake import Lake
 from sise.prices.adjust import adjusted_prices
 from sise.prices.collect import collect_prices
 from sise.prices.report import quality_report
@@ -329,6 +331,8 @@ def report(lake):
 
 def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calendars):
     symbols = [share("Q1", listed_shares=1000), share("Q1", "2024-03-06", listed_shares=100), share("Q2"), share("Q3")]
+    for symbol, now in (("Q4", 1100), ("Q5", 5000)):
+        symbols += [share(symbol, listed_shares=1000), share(symbol, "2024-03-06", listed_shares=now)]
     rows = [
         bar("Q1", "2024-03-05", 100),
         bar("Q1", "2024-03-06", 1050),
@@ -336,6 +340,10 @@ def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calend
         bar("Q2", "2024-03-06", 1000),
         bar("Q3", "2024-03-05", 100),
         bar("Q3", "2024-03-06", 400),
+        bar("Q4", "2024-03-05", 100),
+        bar("Q4", "2024-03-06", 65),
+        bar("Q5", "2024-03-05", 100),
+        bar("Q5", "2024-03-06", 24),
     ]
     collect(
         spark,
@@ -348,6 +356,8 @@ def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calend
     )
     causes = {r["symbol"]: r["likely_cause"] for r in report(lake) if r["check"] == "jump"}
     assert causes["Q2"] == "unknown"
+    assert causes["Q4"] == "unknown", "ten in a hundred new shares make no -35 %"
+    assert causes["Q5"].startswith("listed shares × 5.0"), "with a day's move on top"
     assert causes["Q1"].startswith("listed shares × 0.1") and "reduction" in causes["Q1"]
     assert causes["Q3"].startswith("corporate action: reduction × 4.0") and "applied by the source" in causes["Q3"]
 
@@ -421,3 +431,18 @@ def test_a_batch_of_many_sessions_is_laid_out_by_date(spark, lake, settings, cal
     days = calendars["KR"].between(date(2023, 1, 2), date(2024, 12, 30))
     collect(spark, lake, settings, calendars, [r for s in ("W1", "W2") for r in walk(s, days, [1000.0] * len(days))])
     assert lake.read("prices").where(F.col("date") == date(2024, 3, 4)).count() == 2
+
+
+def test_a_table_that_an_earlier_version_made_gets_the_columns_that_it_lacks(spark, lake):
+    put(lake, "indices", [{"index": "KOSPI", "date": date(2024, 3, 5), "close": 2600.0, "source": "t"}])
+    old = lake.read("indices").drop("volume")
+    path = f"{lake.path('indices')}-old"
+    old.write.format("delta").option("delta.enableChangeDataFeed", "true").save(path)
+    shutil.rmtree(lake.path("indices"))
+    shutil.move(path, lake.path("indices"))
+    again = Lake(spark, lake.root)
+    new = {"index": "KOSPI", "date": date(2024, 3, 6), "close": 2610.0, "volume": 5.0, "source": "t"}
+    put(again, "indices", [new])
+    assert again.merge("indices", again.read("indices").where("volume = 5")).changed == 0
+    rows = again.read("indices").orderBy("date").collect()
+    assert [(row["close"], row["volume"]) for row in rows] == [(2600.0, None), (2610.0, 5.0)]

@@ -14,7 +14,7 @@ from sise.lake import Lake
 from sise.watchlists.rules import load_lists, load_rules
 from sise.watchlists.scan import scan_watchlists
 from sise.watchlists.universe import session_shares
-from tests.builders import bar, put, share
+from tests.builders import action, bar, put, share
 from tests.conftest import CONF
 
 DAY, BEFORE = date(2024, 3, 5), date(2024, 3, 4)
@@ -167,6 +167,32 @@ def test_a_past_day_has_the_universe_of_that_day(scan, conf):
     ]
     found, _ = scan([row("A"), row("B")], symbols)
     assert sorted(found["everyone"]) == ["A", "B"]
+
+
+def test_a_listing_newer_than_the_session_says_who_may_have_signals(
+    scan, conf, spark, lake, registry, settings, calendars
+):
+    rules(conf, {"name": "everyone", "when": "close > 0"})
+    symbols = [share("A"), share("B"), share("B", "2024-03-06", is_warning=True), share("C", "2024-03-06")]
+    scan([row("A"), row("B"), row("C")], symbols)
+    state = {"country": "KR", "market": "KOSPI", "as_of": DAY, "valid_session": date(2024, 3, 6), "close": 10_000.0}
+    put(lake, "live_state", [state | {"symbol": symbol} for symbol in "ABC"])
+    scan_watchlists(spark, lake, registry, replace(settings, conf=conf), dict(calendars))
+    assert sorted(r["symbol"] for r in lake.read("watchlist").collect()) == ["A", "B", "C"], "as it was on that day"
+    may = {r["symbol"]: r["eligible"] for r in lake.read("universe").collect()}
+    assert may == {"A": True, "B": False, "C": True}
+
+
+def test_a_split_moves_no_high_by_a_hair(scan, conf, lake):
+    """A high of the day that equals the highest before it is no new one, whatever a later split made of both."""
+    rules(conf, {"name": "new_high", "when": "high > prev_high_252"})
+    factor, close, high = 0.2, 10_386.0, 10_674.0
+    assert high * (close * factor / close) > high * factor, "the hair"
+    rows = both("A", {"high_252": high * factor}, {"close": close * factor, "high_252": high * factor})
+    put(lake, "actions", [action("A", "2024-03-07", factor, "split")])
+    bars = [{"symbol": "A", "date": DAY, "close": close, "high": high, "basis": DAY}]
+    found, _ = scan(rows, prices=bars)
+    assert "new_high" not in found
 
 
 def test_an_old_bar_before_is_found_after_a_pause(scan, conf):

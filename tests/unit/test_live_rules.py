@@ -94,6 +94,15 @@ def test_a_file_that_does_not_load_leaves_the_rules_as_they_were(tmp_path, capsy
         assert "the rules stay as they were" in capsys.readouterr().err
 
 
+def test_a_rule_looks_beyond_where_it_is_relaxed(tmp_path):
+    def watch(**live):
+        return load(tmp_path, **live).rules[0].watch
+
+    assert watch() == 31.5 and watch(relaxed=32) == pytest.approx(33.6) and watch(watch=30) == 30
+    assert watch(fires=">", at=70) == pytest.approx(66.5) and watch(fires=">", at=-2) == pytest.approx(-2.1)
+    assert watch(fires=">", at=0) < -1e200, "nobody knows the scale: every tick is looked at"
+
+
 def test_no_live_rule_at_all_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="nothing can be detected"):
         load(tmp_path, {"name": "x", "when": "close > 1"})

@@ -11,7 +11,7 @@ import pytest
 
 from sise.serving.vendor_feed import vendor_feed
 from sise.sources.kis_rest import KisRest
-from sise.sources.kis_stream import KisPoll, KisStream, read_frame
+from sise.sources.kis_stream import KisPoll, KisStream, read_frame, with_clock
 from sise.sources.live import Share
 from sise.sources.settings import SourceSettings
 from tests.vendors.kis import KisServer
@@ -36,6 +36,27 @@ def test_trades_repeat_in_one_flat_list_and_may_grow():
         assert ticks[2]["timestamp"] == int(KR.timestamp() * 1000) + 2000 and ticks[0]["session"] == "2025-03-31"
     mixed = read_frame(kis_frame(kis_trade("0126Z0", KR, 5, 1, 1), kis_trade("005930", KR, 6, 1, 1)), WANTED)
     assert [t["symbol"] for t in mixed] == ["0126Z0", "005930"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reference"),
+    [("5 -100", 58_100), ("5 100", 58_100), ("2 300", 57_700), ("1 13000", 45_000), ("3 0", 58_000), ("0 0", None)],
+)
+def test_a_trade_says_from_which_price_the_day_is_counted(change, reference):
+    (tick,) = read_frame(kis_frame(kis_trade("005930", KR, 58_000, 5, 100, change=change)), WANTED)
+    assert tick.get("reference") == reference
+
+
+def test_a_delayed_trade_is_judged_by_the_time_that_the_feed_is_at():
+    def clock(ago: int) -> int | None:
+        trade = us_trade("NA", US - timedelta(seconds=ago), 12.5, 7, 900, "2 0.25")
+        (tick,) = read_frame(kis_frame(trade, kind="HDFSCNT0"), {("HDFSCNT0", "DNASNA"): Share("US", "NA", "NASDAQ")})
+        assert tick["reference"] == 12.25
+        told = with_clock(tick, int(US.timestamp() * 1000))
+        return told["clock"] - told["timestamp"] if "clock" in told else None
+
+    assert clock(0) is None and clock(60) == 0 and clock(15 * 60) == 0
+    assert clock(25 * 60) == 600_000, "older than the delay makes it"
 
 
 def test_frames_that_are_none():
@@ -385,6 +406,7 @@ def test_yahoo_is_polled_while_its_stream_is_down(vendors, monkeypatch):
             "regularMarketPrice": 201.5,
             "regularMarketTime": int(US.timestamp()),
             "regularMarketVolume": 77,
+            "regularMarketPreviousClose": 199.25,
         }
     ]
     from tests.vendors.server import Reply
@@ -401,6 +423,7 @@ def test_yahoo_is_polled_while_its_stream_is_down(vendors, monkeypatch):
     run = start(["yahoo"], [Share("US", "AAPL", "NASDAQ")], silence_seconds=0.8)
     run.until(lambda: run.ticks)
     assert (run.ticks[0]["price"], run.ticks[0]["source"], run.ticks[0]["day_volume"]) == (201.5, "yahoo-poll", 77)
+    assert run.ticks[0]["reference"] == 199.25
     time.sleep(0.5)
     assert len(run.ticks) == 1  # the same quote again is no tick
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sise.ticks import krx_tick, limit_prices, round_to_tick
+from sise.ticks import krx_tick, limit_prices, round_to_tick, tick_size
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,6 @@ def test_limits_are_quotable_and_inside_thirty_percent():
 
 
 def test_rounding_never_reaches_zero():
-    assert round_to_tick(0.2, "KR") == 1 and round_to_tick(0.001, "US") == 0.01
+    assert round_to_tick(0.2, "KR") == 1 and round_to_tick(0.00001, "US") == 0.0001
     assert round_to_tick(12_344, "KR") == 12_340 and round_to_tick(12.346, "US") == 12.35
+    assert round_to_tick(0.28714, "US") == 0.2871 and tick_size(0.99, "US") == 0.0001 and tick_size(1.0, "US") == 0.01

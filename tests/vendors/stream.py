@@ -87,6 +87,7 @@ def kis_trade(
     fields = ["0"] * 46
     fields[0], fields[1], fields[2] = code, f"{moment:%H%M%S}", f"{price:.0f}"
     fields[12], fields[13], fields[33] = str(volume), str(total), f"{moment:%Y%m%d}"
+    fields[3], fields[4] = other.get("change", "0 0").split()
     fields[34], fields[35], fields[43] = "20", other.get("halted", "N"), other.get("hour_class", "0")
     return "^".join([*fields, *extra])
 
@@ -95,10 +96,11 @@ def kis_frame(*trades: str, kind: str = "H0STCNT0") -> str:
     return f"0|{kind}|{len(trades):03}|{'^'.join(trades)}"
 
 
-def us_trade(symbol: str, at: datetime, price: float, volume: int, total: int) -> str:
+def us_trade(symbol: str, at: datetime, price: float, volume: int, total: int, change: str = "0 0") -> str:
     moment = at.astimezone(ZONES["US"])
     fields = ["0"] * 26
     fields[0], fields[1] = f"DNAS{symbol}", symbol
+    fields[12], fields[13] = change.split()
     fields[4], fields[5], fields[11] = f"{moment:%Y%m%d}", f"{moment:%H%M%S}", f"{price:.4f}"
     fields[19], fields[20], fields[25] = str(volume), str(total), "1"
     return "^".join(fields)

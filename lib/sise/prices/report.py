@@ -91,7 +91,9 @@ def _cause(limits: Mapping[str, float]) -> Column:
     limit = by_country(limits, "double")
     change = 1 + F.col("change")
     reference = F.col("reference").isNotNull() & (F.abs(F.col("close") / F.col("reference") - 1) <= limit)
-    explained = F.abs(F.col("shares_change") * change - 1) <= F.greatest(limit, F.lit(SHARES_TOLERANCE))
+    # What is left is a day's move, and less than what the share count tells: 12 % more shares make no -55 %.
+    left = F.abs(F.col("shares_change") * change - 1) <= F.greatest(limit, F.lit(SHARES_TOLERANCE))
+    explained = left & (F.abs(F.ln("shares_change")) >= F.abs(F.ln(change)) / 2)
     return F.coalesce(
         F.when(F.col("_action").isNotNull(), F.concat(F.lit("corporate action: "), F.col("_action"))),
         F.when(

@@ -6,11 +6,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from typing import Any
 
 from sise.calendars import Calendar
+from sise.console import tell
 from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.ops.outcome import Outcome
@@ -98,6 +99,7 @@ def feed_of(
         states = _chosen(args.symbols, eligible_rows(reader), reader)
         rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
         curves = load_curves(settings.conf_file("volume_curves.json"))
+        _warn_of({state["country"]: (state["valid_session"], state["session_close"]) for state in states}, settings)
         return TestFeed(registry, rules, curves, states, args.interval, args.signal_prob, args.count, args.seed)
     if args.session is not None:
         bars = reader.rows("prices", _BAR, [("date", "=", args.session)]).to_pylist()
@@ -107,6 +109,7 @@ def feed_of(
         hours = {country: calendars[country].hours(day) for country, day in days.items()}
     else:
         bars, days, hours = _as_next_session(reader)
+        _warn_of({country: (days[country], closes) for country, (_, closes) in hours.items()}, settings)
     session = {country: str(day) for country, day in days.items()}
     return ReplayFeed(_chosen(args.symbols, bars, reader), session, hours, args.per_bar, args.seed)
 
@@ -156,6 +159,16 @@ def _as_next_session(
     for (country, _), row in states.items():
         days[country], hours[country] = row["valid_session"], (row["session_open"], row["session_close"])
     return bars, days, hours
+
+
+def _warn_of(sessions: Mapping[str, tuple[date, datetime]], settings: Settings) -> None:
+    """Of invented prices for a session that is still to come or running: what they make fire stands there as real."""
+    for country, (day, closes) in sorted(sessions.items()):
+        if closes > datetime.now(UTC) and not settings.topic_prefix:
+            tell(
+                f"{country}: the session {day} is not over, and these prices are invented for it: their signals are "
+                "archived beside the real ones. Set SISE_TOPIC_PREFIX and SISE_REDIS_PREFIX for all three jobs"
+            )
 
 
 def _chosen(which: str, rows: list[dict[str, Any]], reader: LakeReader) -> list[dict[str, Any]]:

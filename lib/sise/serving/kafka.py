@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from sise.errors import SiseError
@@ -49,6 +49,7 @@ def ensure_topics(settings: Settings, topics: Sequence[Topic] = TOPICS) -> None:
     admin = _admin(settings)
     try:
         known = set(admin.list_topics())
+        _refuse_senders_time(admin, [name for t in topics if (name := topic_of(t, settings.topic_prefix)) in known])
         for topic in topics:
             name = topic_of(topic, settings.topic_prefix)
             if name in known:
@@ -64,6 +65,18 @@ def ensure_topics(settings: Settings, topics: Sequence[Topic] = TOPICS) -> None:
                 continue  # another job made it just now
     finally:
         admin.close()
+
+
+def _refuse_senders_time(admin: KafkaAdminClient, names: Sequence[str]) -> None:
+    setting = "message.timestamp.type"
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {setting: None}) for name in names]
+    told = admin.describe_configs(asked, config_filter="all").get("topic", {}) if asked else {}
+    for name, values in sorted(told.items()):
+        if (values.get(setting) or {}).get("value") == "CreateTime":  # a broker that does not tell is believed
+            raise SiseError(
+                f"the records of the topic {name} carry the sender's time, and what is too old is judged by the "
+                f"broker's: set its {setting} to LogAppendTime (kafka-configs --alter), or delete it while it is empty"
+            )
 
 
 def _described(settings: Settings, topic: Topic) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sise.session import Hold, described, tick_plans
 from sise.settings import Settings
 from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
-from sise.signals.detect import detect_rules, live_side, rules_and_prices
+from sise.signals.detect import complaints_of_universe, detect_rules, live_side, rules_and_prices
 from sise.signals.judge import PRICE, Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
@@ -88,6 +88,8 @@ class Detection:
         self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
         self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
         self.lake.require("live_state")
+        for complaint in complaints_of_universe(self.lake):
+            tell(f"detect: {complaint}: run jobs/scan_watchlists.py")
         self.clock = Clock(
             int(self.settings.tick_ahead_seconds * 1000),
             int(self.settings.tick_behind_seconds * 1000),

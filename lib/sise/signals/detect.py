@@ -16,11 +16,12 @@ from pyspark.sql import functions as F
 from sise.indicators.algebra import Columns
 from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
+from sise.lake import Lake
 from sise.signals.curves import Curve, session_share
 from sise.signals.judge import PRICE, REBASED_BY, Clock, judged, with_settled
 from sise.signals.rules import LiveRules
 
-__all__ = ["detect_rules", "live_side", "rules_and_prices"]
+__all__ = ["complaints_of_universe", "detect_rules", "live_side", "rules_and_prices"]
 
 
 def live_side(
@@ -60,6 +61,18 @@ def live_side(
         return found.withColumnRenamed("settled", "eligible")
     may = F.broadcast(universe.select("country", "symbol", F.col("eligible").alias("may")))
     return found.join(may, ["country", "symbol"], "left").withColumn("eligible", F.col("may") & F.col("settled"))
+
+
+def complaints_of_universe(lake: Lake) -> list[str]:
+    """What is wrong with who may have signals: no table, or one of an earlier session than the state."""
+    if not lake.exists("universe"):
+        return ["there is no universe, so every share may have signals"]
+    of = lake.read("universe").groupBy("country").agg(F.max("date").alias("judged"))
+    rows = lake.read("live_state").groupBy("country").agg(F.max("as_of").alias("as_of")).join(of, "country", "left")
+    return [
+        f"who may have signals in {row['country']} was judged on {row['judged']}, and the state is of {row['as_of']}"
+        for row in rows.where("judged IS NULL OR judged < as_of").orderBy("country").collect()
+    ]
 
 
 def _needed_columns(registry: Registry, rules: LiveRules) -> list[str]:

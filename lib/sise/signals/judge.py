@@ -9,7 +9,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sise.columns import by_country
+from sise.prices.quality import ROUNDING
 from sise.prices.unsettled import UNSETTLED
+from sise.ticks import tick_column
 from sise.topics import TICK_FIELDS
 
 __all__ = ["PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
@@ -105,6 +107,9 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
     session = F.col("valid_session").cast("string")
     jump = by_country(clock.jump or {}, "double")
     away = F.abs(F.try_divide(F.col("price"), F.col("s_close")) - 1.0)
+    # Of an action that nobody told the exchange's reference price knows, before any trade at the new basis.
+    slack = F.greatest(tick_column(F.col("country"), F.col("s_close")), ROUNDING * F.col("s_close"))
+    rebased = (F.col("reference") > 0) & (F.abs(F.col("reference") - F.col("s_close")) > slack)
     checks: list[tuple[Column, Column]] = [
         (nothing, F.lit(_NOT_A_TICK)),
         (missing != "", F.concat(F.lit("missing or of the wrong type: "), missing)),
@@ -128,6 +133,16 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
                 F.lit(", not "),
                 F.col("session"),
                 F.lit(": run jobs/compute_indicators.py after the close"),
+            ),
+        ),
+        (
+            rebased,
+            F.concat(
+                F.lit("its reference price "),
+                F.col("reference").cast("string"),
+                F.lit(" is not the last close "),
+                F.col("s_close").cast("string"),
+                F.lit(": a corporate action that is not known yet, or a bar that is missing"),
             ),
         ),
         (

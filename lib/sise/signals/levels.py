@@ -14,12 +14,21 @@ from sise.indicators.registry import Registry
 from sise.signals.rules import LiveRule, LiveRules
 from sise.ticks import limit_prices, tick_size
 
-__all__ = ["Level", "levels_of", "needs_volume", "strict_at", "values_at"]
+__all__ = ["WHYS", "Level", "levels_of", "needs_volume", "strict_at", "values_at"]
 
 _OPS = Arrays()
 
 
 _SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}
+
+# Why a level has no price; the viewer has a sentence in each language for every one.
+WHYS = (
+    _VOLUME := "depends on the volume so far",
+    _COLD := "not warm yet",
+    _LACKING := "not in live_state yet: run jobs/compute_indicators.py",
+    _ALWAYS := "at every price of the session",
+    _NEVER := "not today",
+)
 
 
 @dataclass(frozen=True)
@@ -76,18 +85,17 @@ def _level(
     registry: Registry, rule: LiveRule, state: Mapping[str, Any], close: float, low: float, high: float
 ) -> Level:
     if needs_volume(rule):
-        return Level(rule.name, None, None, None, False, "depends on the volume so far")
+        return Level(rule.name, None, None, None, False, _VOLUME)
     if any(state.get(name.removeprefix("prev_"), 0.0) is None for name in rule.names):
-        return Level(rule.name, None, None, None, False, "not warm yet")
+        return Level(rule.name, None, None, None, False, _COLD)
     grid = np.linspace(low, high, 129)
     try:
         holds = strict_at(registry, rule, state, grid)
     except KeyError:
-        return Level(rule.name, None, None, None, False, "not in live_state yet: run jobs/compute_indicators.py")
+        return Level(rule.name, None, None, None, False, _LACKING)
     now = bool(strict_at(registry, rule, state, close))
     if not holds.any() or holds.all():
-        why = "at every price of the session" if holds.all() else "not today"
-        return Level(rule.name, None, None, None, now, why)
+        return Level(rule.name, None, None, None, now, _ALWAYS if holds.all() else _NEVER)
     side = "below" if holds[0] else "above"
     edge = int(np.argmin(holds)) - 1 if side == "below" else int(np.argmax(holds))
     inside, outside = (grid[edge], grid[edge + 1]) if side == "below" else (grid[edge], grid[edge - 1])
@@ -97,7 +105,7 @@ def _level(
         inside, outside = between[max(last, 0)], between[min(last + 1, 16)]
     price = _to_tick(registry, rule, state, float(inside), side)
     if not low <= price <= high:
-        return Level(rule.name, side, None, None, now, "not today")
+        return Level(rule.name, side, None, None, now, _NEVER)
     return Level(rule.name, side, price, price / close - 1, now)
 
 

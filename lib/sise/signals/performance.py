@@ -27,6 +27,7 @@ _LONGEST = max(HORIZONS)
 _SHARE = ["country", "symbol"]
 _ENTRY = ("entry_id", *_SHARE, "market", "session", "direction")
 # KRX's limit was narrower before; US shares have none.
+_LIQUIDATION_DAYS = 21  # a share's liquidation begins at most so long before its delisting
 _KRX_LIMIT_SINCE, _KRX_LIMIT_BEFORE = date(2015, 6, 15), 0.15
 
 
@@ -43,7 +44,7 @@ def evaluate(
 
     In: ``entries`` (entry_id unique, country, market, symbol, session: the day the signal is from, direction: long or
     short); ``sessions`` of columns.numbered_sessions; the other frames as the lake has them; ``as_of``: the last
-    session known, by country. Nothing dated later is looked at, and nothing after session + LOOKAHEAD.
+    session known, by country. Nothing dated later is looked at, nor a price after session + LOOKAHEAD.
 
     Out: the columns of ``entries`` and
     - ``entry_date``, ``entry_price``: the first of the ENTRY_WITHIN sessions after ``session`` with trade (volume and
@@ -61,8 +62,8 @@ def evaluate(
     - ``mfe``, ``mae``: the most favourable (highest for a long) and the most adverse price from the entry's session to
       20 sessions after it, in the direction, as fractions of the entry's price. While the 20 sessions run: so far.
     - ``suspect``: prices from the entry on to its 20th session that cannot be trusted: flagged glitch or
-      unconfirmed_action, or jump in Korea, where no trade can move so far (except before a delisting, when
-      the limit is lifted).
+      unconfirmed_action, or jump in Korea, where no trade can move so far (except in the
+      weeks before a delisting, when the limit is lifted for the liquidation: the loss counts).
     - ``until``: the last session that this row can depend on. ``complete``: nothing is left to wait for.
     Fractions are rounded to ten decimals, so that a later split's float noise is no change.
     """
@@ -167,7 +168,7 @@ def _with_results(rows: DataFrame, symbols: DataFrame, as_of: Mapping[str, date]
     no_entry = (
         F.when(F.col("_s").isNull(), F.lit("no_session"))
         .when(given_up & F.col("_any_locked"), F.lit("locked"))
-        .when(given_up & _gone_by("_given_up"), F.lit("delisted"))
+        .when(given_up & _gone_by(F.col("_given_up")), F.lit("delisted"))
         .when(given_up, F.lit("no_trade"))
     )
     results = {"entry_date": F.col("entry_date"), "entry_price": F.col("entry_price"), "no_entry": no_entry}
@@ -178,14 +179,16 @@ def _with_results(rows: DataFrame, symbols: DataFrame, as_of: Mapping[str, date]
         results[f"market_return_{n}"] = F.when(over[n], market)
         results[f"excess_{n}"] = F.when(over[n], F.round(gain - sign * market, 10))
     for n in HORIZONS:
-        why = F.when(_gone_by(f"_day_{n}"), F.lit("delisted")).otherwise(F.lit("no_trade"))
+        why = F.when(_gone_by(F.col(f"_day_{n}")), F.lit("delisted")).otherwise(F.lit("no_trade"))
         results[f"exit_{n}"] = F.when(over[n], F.when(F.col(f"_traded_{n}"), F.lit("close")).otherwise(why))
-    jump = F.col("_jump") & (F.col("country") == "KR") & ~_gone_by(f"_day_{_LONGEST}")
+    last = F.coalesce(f"_day_{_LONGEST}", "_given_up")
+    soon = F.date_add(last, _LIQUIDATION_DAYS)
+    jump = F.col("_jump") & (F.col("country") == "KR")
     results |= {
         "mfe": F.greatest(made(F.col("_high")), made(F.col("_low"))),
         "mae": F.least(made(F.col("_high")), made(F.col("_low"))),
-        "suspect": F.col("_glitch") | jump,
-        "until": F.coalesce(f"_day_{_LONGEST}", "_given_up"),
+        "suspect": F.col("_glitch") | (jump & ~_gone_by(F.least(soon, now))),
+        "until": F.when(jump, soon).otherwise(last),
         "complete": over[_LONGEST] | no_entry.isNotNull(),
     }
     return rows.select(*_ENTRY, *[value.alias(name) for name, value in results.items()])
@@ -202,7 +205,7 @@ def _delistings(symbols: DataFrame) -> DataFrame:
     )
 
 
-def _gone_by(day: str) -> Column:
-    """Whether the share was no longer listed on the day in that column."""
-    rows = F.filter("_listed", lambda row: row["valid_from"] <= F.col(day))
+def _gone_by(day: Column) -> Column:
+    """Whether the share was no longer listed on the day."""
+    rows = F.filter("_listed", lambda row: row["valid_from"] <= day)
     return F.coalesce(~F.get(rows, F.size(rows) - 1)["active"], F.lit(False))

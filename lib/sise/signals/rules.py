@@ -221,8 +221,18 @@ class LiveRules:
         return cls(tuple(LiveRule(**entry) for entry in content))
 
 
+_WATCH, _EVERYWHERE = 0.05, 1e300
+
+
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def usual_watch(fires: str, relaxed: float) -> float:
+    """Where a rule that names no ``watch`` looks: beyond ``relaxed``, else its leaving would never be seen. 5 % of it;
+    of 0, whose scale nobody knows, everywhere."""
+    beyond = _WATCH * abs(relaxed) if relaxed else _EVERYWHERE
+    return relaxed + beyond if fires in ("<", "<=") else relaxed - beyond
 
 
 def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> LiveRule:
@@ -238,11 +248,12 @@ def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> Liv
         raise ConfigError(f"{', '.join(sorted(missing))} is missing")
     if entry["fires"] not in _COMPARE:
         raise ConfigError(f"fires {entry['fires']!r} is not one of {', '.join(_COMPARE)}")
-    numbers = {"relaxed": entry["at"], "watch": entry.get("relaxed", entry["at"]), **entry}
+    numbers = {"relaxed": entry["at"], **entry}
     for key in ("at", "relaxed", "watch", "cooldown_minutes", "not_before_minutes"):
         value = numbers.get(key, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise ConfigError(f"{key} {value!r} is not a number")
+    numbers.setdefault("watch", usual_watch(entry["fires"], float(numbers["relaxed"])))
     for key in ("measure", "requires"):
         if not isinstance(entry.get(key, ""), str):
             raise ConfigError(f"{key} {entry[key]!r} is not a text")

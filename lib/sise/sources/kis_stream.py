@@ -20,7 +20,7 @@ from sise.sources.outcome import Failed
 from sise.sources.settings import SourceSettings
 from sise.topics import Tick
 
-__all__ = ["KisPoll", "KisStream", "read_frame"]
+__all__ = ["KisPoll", "KisStream", "read_frame", "with_clock"]
 
 _KR, _US = "H0STCNT0", "HDFSCNT0"
 # Fields of one trade; KIS may add some at its end.
@@ -85,7 +85,7 @@ class KisStream:
             try:
                 self._heard = time.monotonic()
                 for tick in read_frame(text, self.wanted):
-                    put(tick)
+                    put(with_clock(tick, int(time.time() * 1000)))
             except ValueError:
                 self.bad_frames += 1
             return
@@ -135,13 +135,24 @@ def read_frame(text: str, wanted: Mapping[tuple[str, str], Share]) -> list[Tick]
 def _korean(share: Share, trade: Sequence[str]) -> Tick | None:
     if trade[43] not in _REGULAR or trade[35] == "Y":
         return None
-    return _tick(share, trade[33] + trade[1], float(trade[2]), int(trade[12]), int(trade[13]))
+    tick = _tick(share, trade[33] + trade[1], float(trade[2]), int(trade[12]), int(trade[13]))
+    return _with_reference(tick, trade[3], trade[4])
 
 
 def _american(share: Share, trade: Sequence[str]) -> Tick | None:
     if trade[25] not in ("1", ""):
         return None
-    return _tick(share, trade[4] + trade[5], float(trade[11]), int(trade[19]), int(trade[20]))
+    tick = _tick(share, trade[4] + trade[5], float(trade[11]), int(trade[19]), int(trade[20]))
+    return _with_reference(tick, trade[12], trade[13])
+
+
+def _with_reference(tick: Tick, sign: Any, change: Any) -> Tick:
+    """``change``: KIS's against the reference price, sometimes without its sign; ``sign``: 1 and 2 up, 3 none, 4 and 5
+    down. What is neither leaves the tick as it is."""
+    by, direction = _float(change), {"1": 1, "2": 1, "3": 0, "4": -1, "5": -1}.get(str(sign).strip())
+    if by is None or direction is None or (reference := tick["price"] - direction * abs(by)) <= 0:
+        return tick
+    return tick | {"reference": round(reference, 4)}
 
 
 def _tick(share: Share, moment: str, price: float, volume: int, total: int) -> Tick:
@@ -158,6 +169,13 @@ def _tick(share: Share, moment: str, price: float, volume: int, total: int) -> T
         "session": str(at.date()),
         "source": "kis",
     }
+
+
+def with_clock(tick: Tick, now: int) -> Tick:
+    """A delayed trade is judged by the time that the feed is at, which nobody tells: its own, within the delay."""
+    if tick["country"] != "US" or tick["timestamp"] >= now:
+        return tick
+    return tick | {"clock": max(tick["timestamp"], now - int(_US_DELAY.total_seconds() * 1000))}
 
 
 def _key(share: Share) -> tuple[str, str]:
@@ -224,7 +242,7 @@ class KisPoll:
             self._known[share.symbol] = known
             new = known[2] - before[2] if before and before[0] == known[0] else 0
             tick = _tick(share, f"{day:%Y%m%d%H%M%S}", price, max(0, new), int(total))
-            put(tick | {"source": "kis-poll"})
+            put(_with_reference(tick, row.get("prdy_vrss_sign"), row.get("inter2_prdy_vrss")) | {"source": "kis-poll"})
 
 
 def _float(text: Any) -> float | None:

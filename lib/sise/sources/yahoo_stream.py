@@ -71,7 +71,8 @@ class YahooStream:
                 return
             # prices are 32-bit floats: what is beyond four decimals is not Yahoo's
             price, at = round(float(message["price"]), 4), int(message["time"])
-            put(_tick(share, price, int(message.get("last_size", 0)), int(message.get("day_volume", 0)), at, "yahoo"))
+            tick = _tick(share, price, int(message.get("last_size", 0)), int(message.get("day_volume", 0)), at, "yahoo")
+            put(_with_reference(tick, message.get("previous_close") or price - float(message.get("change", "nan"))))
         except (KeyError, TypeError, ValueError):
             self.bad_messages += 1
 
@@ -121,7 +122,14 @@ class YahooPoll:
         before = self._known.get(share.symbol)
         self._known[share.symbol] = int(total)
         volume = max(0, int(total) - before) if before is not None else 0
-        put(_tick(share, float(price), volume, int(total), int(at) * 1000, "yahoo-poll"))
+        tick = _tick(share, float(price), volume, int(total), int(at) * 1000, "yahoo-poll")
+        put(_with_reference(tick, quote.get("regularMarketPreviousClose")))
+
+
+def _with_reference(tick: Tick, before: Any) -> Tick:
+    """``before``: the close before, on the basis of today's prices; not every message has it."""
+    reference = float(before or "nan")
+    return tick | {"reference": round(reference, 4)} if reference > 0 else tick
 
 
 def _tick(share: Share, price: float, volume: int, total: int, at: int, source: str) -> Tick:

@@ -14,10 +14,11 @@ from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
+from sise.prices.symbols import newest_listing
 from sise.session import Hold, described
 from sise.settings import Settings
 from sise.watchlists.rules import OwnList, Rule, load_lists, load_rules
-from sise.watchlists.universe import select_eligible, session_shares
+from sise.watchlists.universe import barred, select_eligible, session_shares
 
 __all__ = ["scan_watchlists", "select_listed"]
 
@@ -83,7 +84,10 @@ def _scan(
         _write(lake, picked, " OR ".join(spans), "watchlist")
     if newest:
         with described(spark, "watchlists: which shares may have live signals"):
-            may = eligible.select(*_SHARE, F.lit(True).alias("eligible"))
+            # A listing that is newer than the session says who may have signals, not who stood on its lists.
+            listed = newest_listing(lake.read("symbols"))
+            may = eligible.select(*_SHARE).join(listed.where(barred()), on=_SHARE, how="left_anti")
+            may = may.withColumn("eligible", F.lit(True))
             universe = shares.select(*_SHARE, "date", "market", "name").join(may, on=_SHARE, how="left")
             universe = hold(universe.withColumn("eligible", F.coalesce("eligible", F.lit(False))))
             _write(lake, universe, f"country IN ({', '.join(repr(country) for country in sorted(days))})", "universe")

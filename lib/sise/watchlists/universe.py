@@ -13,11 +13,11 @@ from sise.calendars import Calendar
 from sise.columns import by_country
 from sise.indicators.registry import Registry
 from sise.lake import Lake
-from sise.prices.adjust import applied_of, with_actions
+from sise.prices.adjust import applied_of, product_of, with_actions
 from sise.settings import FxRates, Settings
 from sise.watchlists.suspect import FIRST_LISTING_DAYS, LASTING, PAUSE, SUSPECT
 
-__all__ = ["RECENT_SESSIONS", "Read", "Spans", "select_eligible", "session_shares", "shares_between"]
+__all__ = ["RECENT_SESSIONS", "Read", "Spans", "barred", "select_eligible", "session_shares", "shares_between"]
 
 # The table of a name, as it is or as of a version: lake.read.
 Read = Callable[[str], DataFrame]
@@ -68,6 +68,8 @@ def shares_between(
     rows = rows.join(_bars(read, spans), on=[*_SHARE, "date"], how="left")
     rows = rows.join(_suspects(read("prices"), spans, calendars, settings.suppress_bars), [*_SHARE, "date"], "left")
     same = F.col("close") / F.col("_stored")
+    # The very factor, where it is that: the quotient is off by a hair, and a high that was reached would be exceeded.
+    same = F.when(F.abs(same / F.col("_factor") - 1) < 1e-9, F.col("_factor")).otherwise(same)
     rows = rows.withColumns({c: F.col(c) * same for c in ("open", "high", "low")})
     cap = F.coalesce("market_cap", F.col("listed_shares") * F.col("_traded"))
     mean = F.col("volume_avg_20") if average else F.lit(None).cast("double")
@@ -79,7 +81,7 @@ def shares_between(
             "turnover": turnover,
             "large_cap_usd": F.lit(settings.large_cap_usd),
         }
-    ).drop("_stored", "_traded", *([] if "volume_avg_20" in chosen else average))
+    ).drop("_stored", "_traded", "_factor", *([] if "volume_avg_20" in chosen else average))
 
 
 def select_eligible(shares: DataFrame, settings: Settings) -> DataFrame:
@@ -91,10 +93,14 @@ def select_eligible(shares: DataFrame, settings: Settings) -> DataFrame:
 def eligible(settings: Settings) -> Column:
     """The condition of ``select_eligible``."""
     floor = F.when(F.col("country") == "KR", settings.turnover_floor_krw).otherwise(settings.turnover_floor_usd)
-    barred = ("is_halted", "is_warning", "is_administration", "is_etf", "suspect")
-    free = [~F.coalesce(F.col(flag), F.lit(False)) for flag in barred]
     traded = F.coalesce(F.col("turnover") >= floor, F.lit(False))
-    return reduce(lambda a, b: a & b, free, F.coalesce("active", F.lit(True)) & traded)
+    return traded & ~barred() & ~F.coalesce("suspect", F.lit(False))
+
+
+def barred() -> Column:
+    """Whether a row of ``symbols`` keeps its share off every watchlist."""
+    flags = [F.coalesce(flag, F.lit(False)) for flag in ("is_halted", "is_warning", "is_administration", "is_etf")]
+    return reduce(lambda a, b: a | b, flags, ~F.coalesce("active", F.lit(True)))
 
 
 def _within(rows: DataFrame, spans: Spans) -> DataFrame:
@@ -157,7 +163,8 @@ def _bars(read: Read, spans: Spans) -> DataFrame:
     bars = with_actions(_within(read("prices"), spans), read("actions"))
     traded = F.col("close") / applied_of("_actions")
     stored = F.col("close").alias("_stored")
-    return bars.select(*_SHARE, "date", "open", "high", "low", "value", "flags", stored, traded.alias("_traded"))
+    own = ("open", "high", "low", "value", "flags")
+    return bars.select(*_SHARE, "date", *own, stored, traded.alias("_traded"), product_of("_actions").alias("_factor"))
 
 
 def _suspects(prices: DataFrame, spans: Spans, calendars: Mapping[str, Calendar], bars: int) -> DataFrame:
