@@ -150,9 +150,10 @@ def _with_reference(tick: Tick, sign: Any, change: Any) -> Tick:
     """``change``: KIS's against the reference price, sometimes without its sign; ``sign``: 1 and 2 up, 3 none, 4 and 5
     down. What is neither leaves the tick as it is."""
     by, direction = _float(change), {"1": 1, "2": 1, "3": 0, "4": -1, "5": -1}.get(str(sign).strip())
-    if by is None or direction is None or (reference := tick["price"] - direction * abs(by)) <= 0:
+    if by is None or direction is None:
         return tick
-    return tick | {"reference": round(reference, 4)}
+    reference = tick["price"] - direction * abs(by)
+    return tick | {"reference": round(reference, 4)} if 0 < reference < float("inf") else tick
 
 
 def _tick(share: Share, moment: str, price: float, volume: int, total: int) -> Tick:

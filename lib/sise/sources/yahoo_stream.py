@@ -129,7 +129,7 @@ class YahooPoll:
 def _with_reference(tick: Tick, before: Any) -> Tick:
     """``before``: the close before, on the basis of today's prices; not every message has it."""
     reference = float(before or "nan")
-    return tick | {"reference": round(reference, 4)} if reference > 0 else tick
+    return tick | {"reference": round(reference, 4)} if 0 < reference < float("inf") else tick
 
 
 def _tick(share: Share, price: float, volume: int, total: int, at: int, source: str) -> Tick:
