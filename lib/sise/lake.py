@@ -7,6 +7,7 @@ again. One writer a table at a time (Delta has no row-level concurrency).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pyspark.sql import types as T
 
 from sise.delta_log import newest_commits, newest_version
 from sise.errors import SiseError
+from sise.locks import alone
 from sise.tables import Table, table
 
 __all__ = ["Lake", "Written"]
@@ -230,6 +232,11 @@ class Lake:
         ``rows`` must be unique on the key and cheap to read twice (persist what is not). Timestamps of collection
         alone are no difference, so merging the same rows again changes nothing.
         """
+        # Two jobs that find a session empty would both append it, and Delta lets them.
+        with alone(Path(self.root) / ".locks" / name) if self._on_this_machine else nullcontext():
+            return self._merge(name, rows, deletes)
+
+    def _merge(self, name: str, rows: DataFrame, deletes: DataFrame | None) -> Written:
         what = self.declared(name)
         self.ensure(name)
         span = self._span(
@@ -237,9 +244,10 @@ class Lake:
         )
         if span == "":
             return Written()
-        if self.read(name).alias("t").where(span).isEmpty():  # nothing to compare with: the usual new session
+        # Nothing to compare with: the usual new session. Where no lock keeps others off, only a merge sees them.
+        if self._on_this_machine and self.read(name).alias("t").where(span).isEmpty():
             self.append(name, rows)
-            return Written(inserted=self._appended(name))
+            return Written(inserted=int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
         target = DeltaTable.forPath(self.spark, self.path(name))
         source = self._select(name, rows).withColumn("_delete", F.lit(False))
         if deletes is not None:
@@ -265,10 +273,6 @@ class Lake:
         return Written(
             int(result["num_inserted_rows"]), int(result["num_updated_rows"]), int(result["num_deleted_rows"])
         )
-
-    def _appended(self, name: str) -> int:
-        """How many rows the last commit wrote, by its own metrics."""
-        return int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"])
 
     def _span(self, what: Table, keys: DataFrame) -> str:
         """A condition on the target that lets Delta skip files outside the rows' dates; '' where there are no rows."""

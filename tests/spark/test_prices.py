@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
@@ -10,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sise.lake import Lake
 from sise.prices.adjust import adjusted_prices
+from sise.prices.check import check_quality
 from sise.prices.collect import collect_prices
 from sise.prices.report import quality_report
 from sise.prices.symbols import collect_symbols
@@ -362,6 +364,34 @@ def test_the_report_gives_a_cause_only_on_evidence(spark, lake, settings, calend
     assert causes["Q3"].startswith("corporate action: reduction × 4.0") and "applied by the source" in causes["Q3"]
 
 
+def test_a_first_traded_bar_whose_reference_nobody_explains_is_reported(spark, lake, settings, calendars, tmp_path):
+    still = {"open": 0.0, "high": 0.0, "low": 0.0, "volume": 0.0}
+    rows = [
+        bar("A1", "2024-03-05", 1000, **still),
+        bar("A1", "2024-03-06", 4050, open=4000, high=4100, low=3900, reference=4000),
+    ]
+    collect(spark, lake, settings, calendars, rows, [], [])
+    outcome = check_quality(spark, lake, settings, tmp_path / "quality.csv", None, None)
+    assert any("A1 2024-03-06: 4050, cause" in line for line in outcome.lines), outcome.lines
+
+
+@pytest.mark.parametrize("bad", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_reference_that_is_no_price_makes_no_action(spark, lake, settings, calendars, bad):
+    rows = [bar("A1", "2024-03-05", 1000), bar("A1", "2024-03-06", 1010, reference=bad, value=-1.0)]
+    collect(spark, lake, settings, calendars, rows, [], [])
+    stored = lake.read("prices").where("date = DATE'2024-03-06'").collect()[0]
+    assert stored["reference"] is stored["value"] is None and lake.read("actions").isEmpty()
+
+
+def test_two_jobs_that_bring_the_same_session_store_it_once(spark, lake):
+    """Each sees that the session is not there; without a lock both would append it."""
+    put(lake, "indices", [{"index": "KOSPI", "date": date(2024, 3, 5), "close": 2600.0, "source": "t"}])
+    new = lake.read("indices").withColumn("date", F.date_add("date", 1)).localCheckpoint()
+    with ThreadPoolExecutor(3) as pool:
+        written = list(pool.map(lambda _: Lake(spark, lake.root).merge("indices", new).inserted, range(3)))
+    assert sorted(written) == [0, 0, 1] and lake.read("indices").count() == 2
+
+
 def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings, calendars):
     symbols = [
         share("K1"),
@@ -374,6 +404,14 @@ def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings
     outcome = collect(spark, lake, settings, calendars, rows, symbols=symbols)
     assert outcome.details["coverage"] == {"KOSPI": pytest.approx(1 / 3, abs=1e-4)}
     assert outcome.details["sessions_below_coverage"] == {"KOSPI": 1}
+
+
+def test_a_session_without_any_bar_is_below_coverage(spark, lake, settings, calendars):
+    rows = [bar("A1", "2024-03-04", 1000), bar("A1", "2024-03-06", 1000)]
+    outcome = collect(spark, lake, settings, calendars, rows, [], [share("A1")])
+    assert outcome.details["coverage"] == {"KOSPI": 1.0}
+    assert outcome.details["sessions_below_coverage"] == {"KOSPI": 1}
+    assert any("on 1 sessions from 2024-03-05 to 2024-03-05" in line for line in outcome.lines)
 
 
 def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):

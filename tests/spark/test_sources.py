@@ -153,6 +153,50 @@ def test_files_of_every_form(spark, tmp_path, kind):
     assert {r["date"] for r in rows.values()} == {date(2024, 3, 4)} and rows["NA"]["basis"] == date(2025, 6, 17)
 
 
+def test_a_folder_of_files_that_differ(spark, tmp_path):
+    """Columns, their order and types, suffixes in capitals, parquet beside CSV, empty and hidden files."""
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    rest = GIVEN.drop(columns=["adj_close"])
+    GIVEN[:1].to_csv(folder / "a.csv", index=False)
+    rest[1:2][["volume", *[c for c in rest if c != "volume"]]].to_csv(folder / "B.CSV", index=False)
+    (folder / "empty.csv").write_text("")
+    (folder / ".hidden.csv").write_text("nonsense")
+    rest[2:].assign(date=pd.to_datetime("2024-03-04"), volume=[30.0]).to_parquet(folder / "c.parquet")
+    GIVEN[:1].assign(symbol="X1", date=date(2024, 3, 4), market="KOSDAQ").to_parquet(folder / "d.PARQUET")
+    rows = read(spark, folder, market="KOSPI")
+    assert {s: (r["close"], r["volume"], r["market"], r["problem"]) for s, r in rows.items()} == {
+        "000020": (1, 10, "KOSPI", None),
+        "NA": (2, 20, "KOSPI", None),
+        "0126Z0": (3, 30, "KOSPI", None),
+        "X1": (1, 10, "KOSDAQ", None),
+    }
+    assert {r["date"] for r in rows.values()} == {date(2024, 3, 4)}
+
+
+@pytest.mark.parametrize("zone", ["Asia/Seoul", "America/New_York", "UTC", None])
+@pytest.mark.parametrize("kind", ["parquet", "micros", "csv", "utc"])
+def test_a_date_with_a_zone_is_the_day_it_is_there(spark, tmp_path, zone, kind):
+    market = "NASDAQ" if zone == "America/New_York" else "KOSPI"
+    days = pd.DatetimeIndex(["2024-03-04", "2024-07-05"]).tz_localize(zone)
+    frame = pd.concat([GIVEN[:1], GIVEN[1:2]], ignore_index=True).assign(date=days)
+    path = tmp_path / ("bars.csv" if kind in ("csv", "utc") else "bars.parquet")
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+    elif kind == "utc":
+        frame.assign(date=days if zone is None else days.tz_convert("UTC")).to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, **({"coerce_timestamps": "us"} if kind == "micros" else {}))
+    rows = read(spark, path, market=market)
+    assert [rows[s]["date"] for s in ("000020", "NA")] == [date(2024, 3, 4), date(2024, 7, 5)]
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64", "float64"])
+def test_dates_may_be_numbers(spark, tmp_path, kind):
+    GIVEN.assign(date=pd.Series([20240304] * 3, dtype=kind)).to_parquet(tmp_path / "bars.parquet")
+    assert {r["date"] for r in read(spark, tmp_path / "bars.parquet", market="KOSPI").values()} == {date(2024, 3, 4)}
+
+
 def test_the_markets_come_from_the_map_then_the_default(spark, tmp_path):
     GIVEN.to_csv(tmp_path / "bars.csv", index=False)
     (tmp_path / "map.csv").write_text("symbol,market\n000020,KOSDAQ GLOBAL\nNA,NASDAQ\n")
@@ -207,3 +251,18 @@ def test_symbols_from_a_file(spark, tmp_path):
     (tmp_path / "bad.csv").write_text("symbol,market\n000020,LSE\n")
     with pytest.raises(InputError, match="'LSE'"):
         FilesSource(str(tmp_path / "bad.csv")).symbols(spark, Request())
+
+
+def test_symbols_of_a_file_of_bars_and_what_cannot_be_read(spark, tmp_path):
+    pd.concat([GIVEN, GIVEN.assign(date="2024-03-05")]).to_csv(tmp_path / "bars.csv", index=False)
+    rows = FilesSource(str(tmp_path / "bars.csv"), market="KOSPI").symbols(spark, Request()).collect()
+    assert sorted(r["symbol"] for r in rows) == ["000020", "0126Z0", "NA"] and all(r["active"] for r in rows)
+    path = tmp_path / "s.csv"
+    path.write_text("symbol,market,listed_shares,valid_from\n000020,KOSPI,5969782550.0,20250331\nNA,NASDAQ,,\n")
+    rows = {r["symbol"]: r for r in FilesSource(str(path)).symbols(spark, Request()).collect()}
+    assert rows["000020"]["listed_shares"] == 5_969_782_550 and rows["000020"]["valid_from"] == date(2025, 3, 31)
+    assert rows["NA"]["listed_shares"] is rows["NA"]["valid_from"] is None
+    for column, bad in (("market_cap", "1 bn"), ("valid_from", "soon"), ("is_etf", "maybe")):
+        path.write_text(f"symbol,market,{column}\n000020,KOSPI,{bad}\n")
+        with pytest.raises(InputError, match=f"{column} '{bad}' is not one"):
+            FilesSource(str(path)).symbols(spark, Request()).collect()

@@ -46,6 +46,12 @@ def test_services_start_what_the_project_has_and_stay_local(services):
         assert service["environment"]["SISE_MASTER"] == "spark://master:7077"
 
 
+def test_every_volume_is_declared(services):
+    declared = set(yaml.safe_load((HERE / "docker-compose.yml").read_text())["volumes"])
+    named = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    assert {name for name in named if not name.startswith((".", "/", "~", "$"))} == declared
+
+
 def test_the_dashboard_is_published_here_only_and_has_an_answer_for_who_comes_in(services, tmp_path):
     """Inside the container it listens on every address: its settings say that it may, only 127.0.0.1 gets there."""
     dashboard = services["dashboard"]

@@ -40,7 +40,16 @@ def test_trades_repeat_in_one_flat_list_and_may_grow():
 
 @pytest.mark.parametrize(
     ("change", "reference"),
-    [("5 -100", 58_100), ("5 100", 58_100), ("2 300", 57_700), ("1 13000", 45_000), ("3 0", 58_000), ("0 0", None), ("2 nan", None), ("4 inf", None)],
+    [
+        ("5 -100", 58_100),
+        ("5 100", 58_100),
+        ("2 300", 57_700),
+        ("1 13000", 45_000),
+        ("3 0", 58_000),
+        ("0 0", None),
+        ("2 nan", None),
+        ("4 inf", None),
+    ],
 )
 def test_a_trade_says_from_which_price_the_day_is_counted(change, reference):
     (tick,) = read_frame(kis_frame(kis_trade("005930", KR, 58_000, 5, 100, change=change)), WANTED)

@@ -3,14 +3,13 @@ dated copy of what was there before."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
+from sise.locks import alone
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
 from sise.watchlists.rules import list_text, load_lists, parsed_rules
@@ -122,13 +122,8 @@ def save_rules(before: RuleFile, rules: list[Any], settings: Settings, registry:
     return kept
 
 
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    folder = settings.local / "dashboard"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "edit.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _alone(settings: Settings) -> AbstractContextManager[None]:
+    return alone(settings.local / "dashboard" / "edit.lock")
 
 
 def _keep(path: Path) -> Path:

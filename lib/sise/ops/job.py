@@ -115,8 +115,10 @@ def run_job(
         try:
             _append(context, record, outcome, started)
         except Exception as problem:
-            code = code or 1
-            tell(redact(f"{job}: the run could not be recorded in {context.settings.lake}/runs: {problem}"))
+            said = f"the run could not be recorded in {context.settings.lake}/runs: {str(problem).splitlines()[0]}"
+            error, code = redact(error or said), code or 1
+            record |= {"status": "failed", "error": error}
+            tell(redact(f"{job}: {said}"))
     for line in outcome.lines:
         tell(redact(f"{job}: {line}"))
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
@@ -140,5 +142,5 @@ def _append(context: Context, record: Mapping[str, object], outcome: Outcome, st
         "versions": dict(outcome.versions),
         "details": redact(json.dumps(record["details"], default=str, ensure_ascii=False)),
     }
-    lake = context.lake
+    lake = Lake(context.spark, context.settings.lake)  # without the registry, which may be what failed
     lake.append("runs", context.spark.createDataFrame([row], lake.schema("runs")).coalesce(1))

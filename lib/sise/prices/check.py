@@ -67,9 +67,12 @@ def _report(spark: SparkSession, report: DataFrame, output: Path) -> Outcome:
     }
     for row in named:
         pattern = f" ({row['pattern']})" if row["pattern"] else ""
+        before, move = "", ""  # a share's first traded bar has none before it
+        if row["previous_close"] is not None:
+            before, move = f"{row['previous_close']:g} → ", f" ({row['change']:+.1%})"
         outcome.say(
-            f"{row['check']} {row['country']}:{row['symbol']} {row['date']}: {row['previous_close']:g} → "
-            f"{row['close']:g} ({row['change']:+.1%}), cause: {row['likely_cause']}{pattern}"
+            f"{row['check']} {row['country']}:{row['symbol']} {row['date']}: {before}{row['close']:g}{move}, "
+            f"cause: {row['likely_cause']}{pattern}"
         )
     if counts.get("jump", 0) > _MOST_NAMED:
         outcome.say(f"… and {counts['jump'] - _MOST_NAMED} more jumps")

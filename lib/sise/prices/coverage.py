@@ -38,8 +38,11 @@ def tell_coverage(
     with described(spark, "prices: coverage against the symbols known"), Hold() as hold:
         bars = lake.read("prices").where(span).groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
         counts = active_counts(lake.read("symbols"), sessions_of(spark, calendars, low, high))
-        rows = counts.where(span & (F.col("known") > 0)).join(bars, on=["market", "date"], how="inner")
-        rows = hold(rows.withColumn("coverage", F.col("bars") / F.col("known")))
+        # A session of which no bar is there at all lacks them too, between the first and the last one that has some.
+        spans = bars.groupBy("market").agg(F.min("date").alias("_first"), F.max("date").alias("_last"))
+        rows = counts.where(span & (F.col("known") > 0)).join(bars, on=["market", "date"], how="left")
+        rows = rows.join(F.broadcast(spans), on="market").where(F.col("date").between(F.col("_first"), F.col("_last")))
+        rows = hold(rows.withColumn("coverage", F.coalesce("bars", F.lit(0)) / F.col("known")))
         latest = rows.groupBy("market").agg(F.max_by("coverage", "date").alias("coverage")).collect()
         below = rows.where(F.col("coverage") < floor).groupBy("market")
         lacking = below.agg(F.count(F.lit(1)).alias("n"), F.min("date"), F.max("date")).collect()

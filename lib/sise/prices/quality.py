@@ -66,12 +66,17 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
         ),
         F.when(complete & (F.col("_copy") > 1), F.lit("duplicate key: the same row again")),
     )
+    # What is no amount of money, or no price, was not given: a factor would be made of it.
+    given = {
+        "value": F.when(_finite(F.col("value")) & (F.col("value") >= 0), F.col("value")),
+        "reference": F.when(_finite(F.col("reference")) & (F.col("reference") > 0), F.col("reference")),
+    }
     # On a day without trade only the close counts: what else is no price there is taken as not given.
     still = {
         c: F.when((F.col("volume") > 0) | (_finite(F.col(c)) & (F.col(c) >= 0)), F.col(c))
         for c in ("open", "high", "low")
     }
-    rows = rows.withColumn("reason", reason).withColumns(still)
+    rows = rows.withColumn("reason", reason).withColumns(still | given)
     return rows.drop("_session", "_content", "_copies", "_same", "_copy")
 
 

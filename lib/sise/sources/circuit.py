@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sise.errors import SiseError
+from sise.locks import alone
 from sise.sources.outcome import Blocked
 
 __all__ = ["Circuit"]
@@ -41,9 +41,7 @@ class Circuit:
     def open(self, reason: str, period: timedelta | None = None) -> Blocked:
         """Remembers a block from now on and gives the error that says so. A block is never made shorter."""
         until = self.now() + (self.period if period is None else period)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # threads and processes that meet a block meet it together
+        with alone(self.path.with_suffix(".lock")):  # threads and processes that meet a block meet it together
             known, _ = self._read()
             if known is None or known < until:
                 part = self.path.with_suffix(f".{threading.get_native_id()}")

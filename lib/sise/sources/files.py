@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from sise.calendars import MARKETS, normal_market
+from sise.calendars import MARKETS, ZONES, normal_market
 from sise.errors import InputError
 from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
+from sise.sources.folders import files_of, frames_of
 
 __all__ = ["FilesSource"]
 
 _NUMBERS = ("open", "high", "low", "close", "volume", "value", "reference")
 _REQUIRED = ("symbol", "date", "open", "high", "low", "close", "volume")
+_COMPACT = (r"^(\d{4})(\d{2})(\d{2})$", "$1-$2-$3")
 _FLAGS = ("is_etf", "is_warning", "is_administration", "is_halted")
 
 
@@ -35,20 +38,9 @@ class FilesSource:
         self.path, self.market, self.market_map, self.basis = path, market, market_map, basis
 
     def bars(self, spark: SparkSession, request: Request) -> DataFrame:
-        rows = self._read(spark, self.path, _REQUIRED)
-        rows, market = self._market(spark, rows)
-        problems = [_unreadable(rows, c, "a number", _number(rows, c)) for c in _NUMBERS]
-        problems.append(_unreadable(rows, "date", "a date", _date(rows, "date")))
-        day = _date(rows, "date")
-        rows = rows.select(
-            _country(market).alias("country"),
-            F.trim("symbol").alias("symbol"),
-            day.alias("date"),
-            market.alias("market"),
-            *[_number(rows, c).alias(c) for c in _NUMBERS],
-            (F.greatest(F.lit(self.basis), day) if self.basis else day).alias("basis"),
-            F.lit(False).alias("provisional"),
-            F.nullif(F.concat_ws("; ", *problems), F.lit("")).alias("problem"),
+        markets = self._mapped(spark)
+        rows = reduce(
+            DataFrame.unionByName, [self._bars(frame, markets) for frame in self._read(spark, self.path, _REQUIRED)]
         )
         if request.markets:  # a row of no known market stays: it must reach the quarantine
             rows = rows.where(F.col("market").isin(list(request.markets)) | F.col("country").isNull())
@@ -58,34 +50,28 @@ class FilesSource:
             rows = rows.where((F.col("date") <= F.lit(request.end)) | F.col("date").isNull())
         return rows.select(*shape_of(BARS).names)
 
-    def symbols(self, spark: SparkSession, request: Request) -> DataFrame:
-        rows = self._read(spark, self.path, ("symbol",) if self.market or self.market_map else ("symbol", "market"))
-        rows, market = self._market(spark, rows)
-        wrong = (
-            rows.select(market.alias("market")).where(_country(F.col("market")).isNull()).distinct().limit(5).collect()
+    def _bars(self, frame: DataFrame, markets: DataFrame | None) -> DataFrame:
+        rows, market = self._market(frame, markets)
+        problems = [_unreadable(rows, c, "a number", _number(rows, c)) for c in _NUMBERS]
+        day = _date(rows, "date", _country(market))
+        problems.append(_unreadable(rows, "date", "a date", day))
+        return rows.select(
+            _country(market).alias("country"),
+            F.trim("symbol").alias("symbol"),
+            day.alias("date"),
+            market.alias("market"),
+            *[_number(rows, c).alias(c) for c in _NUMBERS],
+            (F.greatest(F.lit(self.basis), day) if self.basis else day).alias("basis"),
+            F.lit(False).alias("provisional"),
+            F.nullif(F.concat_ws("; ", *problems), F.lit("")).alias("problem"),
         )
-        if wrong:
-            names = ", ".join(repr(row["market"]) for row in wrong)
-            raise InputError(f"{self.path}: unknown market {names}: use {', '.join(MARKETS)}")
 
-        def optional(column: str, kind: str, default: object = None) -> Column:
-            found = F.col(column).try_cast(kind) if column in rows.columns else F.lit(None).cast(kind)
-            return F.coalesce(found, F.lit(default).cast(kind)).alias(column)
-
-        rows = (
-            rows.where(F.trim("symbol") != "")
-            .select(
-                _country(market).alias("country"),
-                F.trim("symbol").alias("symbol"),
-                optional("valid_from", "date", request.end),
-                optional("name", "string"),
-                market.alias("market"),
-                optional("market_cap", "double"),
-                optional("listed_shares", "bigint"),
-                *[optional(flag, "boolean", False) for flag in _FLAGS],
-                optional("active", "boolean", True),
-            )
-            .select(*shape_of(SYMBOLS).names)
+    def symbols(self, spark: SparkSession, request: Request) -> DataFrame:
+        markets = self._mapped(spark)
+        needed = ("symbol",) if self.market or self.market_map else ("symbol", "market")
+        rows = reduce(
+            DataFrame.unionByName,
+            [self._symbols(frame, markets, request.end) for frame in self._read(spark, self.path, needed)],
         )
         if request.markets:
             rows = rows.where(F.col("market").isin(list(request.markets)))
@@ -94,26 +80,64 @@ class FilesSource:
             raise InputError(f"{self.path} names a share more than once: {', '.join(row['symbol'] for row in twice)}")
         return rows
 
+    def _symbols(self, frame: DataFrame, markets: DataFrame | None, end: date | None) -> DataFrame:
+        rows, market = self._market(frame, markets)
+        rows = rows.where(F.trim("symbol") != "")
+        wrong = (
+            rows.select(market.alias("market")).where(_country(F.col("market")).isNull()).distinct().limit(5).collect()
+        )
+        if wrong:
+            names = ", ".join(repr(row["market"]) for row in wrong)
+            raise InputError(f"{self.path}: unknown market {names}: use {', '.join(MARKETS)}")
+        found = {"market_cap": _number(rows, "market_cap"), "listed_shares": _number(rows, "listed_shares")}
+        nothing = F.lit(None).cast("date")
+        found["valid_from"] = _date(rows, "valid_from", _country(market)) if "valid_from" in rows.columns else nothing
+        for flag in (*_FLAGS, "active"):
+            found[flag] = (F.col(flag) if flag in rows.columns else F.lit(None)).try_cast("boolean")
+        said = [_unreadable(rows, c, "one", value) for c, value in found.items()]
+        if bad := rows.select(F.coalesce(*said).alias("said")).where("said IS NOT NULL").limit(5).collect():
+            raise InputError(f"{self.path}: {'; '.join(row['said'] for row in bad)}")
+        shares = rows.select(
+            _country(market).alias("country"),
+            F.trim("symbol").alias("symbol"),
+            F.coalesce(found["valid_from"], F.lit(end).cast("date")).alias("valid_from"),
+            (F.col("name") if "name" in rows.columns else F.lit(None)).cast("string").alias("name"),
+            market.alias("market"),
+            found["market_cap"].alias("market_cap"),
+            found["listed_shares"].try_cast("bigint").alias("listed_shares"),
+            *[F.coalesce(found[flag], F.lit(False)).alias(flag) for flag in _FLAGS],
+            F.coalesce(found["active"], F.lit(True)).alias("active"),
+        ).select(*shape_of(SYMBOLS).names)
+        # A file of bars has a row a day.
+        return shares.distinct() if {"date", "close"} <= set(rows.columns) else shares
+
     def actions(self, spark: SparkSession, request: Request) -> DataFrame:
         return spark.createDataFrame([], ACTIONS)
 
     def indices(self, spark: SparkSession, request: Request) -> DataFrame:
         return spark.createDataFrame([], INDICES)
 
-    def _market(self, spark: SparkSession, rows: DataFrame) -> tuple[DataFrame, Column]:
+    def _mapped(self, spark: SparkSession) -> DataFrame | None:
+        """(symbol, mapped_market) of the map, if there is one."""
+        if not self.market_map:
+            return None
+        known = reduce(
+            DataFrame.unionByName,
+            [
+                frame.select(F.trim("symbol").alias("symbol"), F.col("market").cast("string").alias("mapped_market"))
+                for frame in self._read(spark, self.market_map, ("symbol", "market"))
+            ],
+        ).distinct()
+        if twice := known.groupBy("symbol").count().where("count > 1").limit(5).collect():
+            names = ", ".join(row["symbol"] for row in twice)
+            raise InputError(f"{self.market_map} gives more than one market for {names}")
+        return known
+
+    def _market(self, rows: DataFrame, mapped: DataFrame | None) -> tuple[DataFrame, Column]:
         """The rows with what the market's name is taken from, and that name: the file's own, the map's, the default."""
         candidates = [F.col("market").cast("string")] if "market" in rows.columns else []
-        if self.market_map:
-            known = (
-                self._read(spark, self.market_map, ("symbol", "market"))
-                .select(F.trim("symbol").alias("symbol"), F.col("market").cast("string").alias("mapped_market"))
-                .distinct()
-            )
-            twice = known.groupBy("symbol").count().where("count > 1").limit(5).collect()
-            if twice:
-                names = ", ".join(row["symbol"] for row in twice)
-                raise InputError(f"{self.market_map} gives more than one market for {names}")
-            rows = rows.withColumn("symbol", F.trim("symbol")).join(F.broadcast(known), on="symbol", how="left")
+        if mapped is not None:
+            rows = rows.withColumn("symbol", F.trim("symbol")).join(F.broadcast(mapped), on="symbol", how="left")
             candidates.append(F.col("mapped_market"))
         if self.market:
             candidates.append(F.lit(self.market))
@@ -125,19 +149,14 @@ class FilesSource:
         name = F.upper(F.trim(F.coalesce(*[F.nullif(c, F.lit("")) for c in candidates])))
         return rows, F.when(name.startswith("KOSDAQ"), F.lit(normal_market("KOSDAQ GLOBAL"))).otherwise(name)
 
-    def _read(self, spark: SparkSession, path: str, required: Sequence[str]) -> DataFrame:
-        kinds = _kinds(spark, path)
-        if not kinds:
+    def _read(self, spark: SparkSession, path: str, required: Sequence[str]) -> list[DataFrame]:
+        """A frame for each form of the files: those of one have the same columns, of the same types."""
+        found = files_of(spark, path)
+        if not found:
             raise InputError(f"{path} holds no .parquet or .csv file: give a file or a folder of them")
-        frames = []
-        for kind in sorted(kinds):
-            reader = spark.read.option("recursiveFileLookup", "true")
-            if kind != _suffix(path):
-                reader = reader.option("pathGlobFilter", f"*.{kind}")
-            if kind == "csv":
-                reader = reader.option("header", "true").option("enforceSchema", "false")
-            frame = reader.format(kind).load(path)
-            frame = frame.toDF(*[name.strip().lower() for name in frame.columns])
+        frames = [frame for kind in sorted(found) for frame in frames_of(spark, kind, found[kind])]
+        for n, frame in enumerate(frames):
+            frames[n] = frame = frame.toDF(*[name.strip().lower() for name in frame.columns])
             if missing := [c for c in required if c not in frame.columns]:
                 raise InputError(f"{path} lacks the column {', '.join(missing)}: it has {', '.join(frame.columns)}")
             if not isinstance(frame.schema["symbol"].dataType, T.StringType):
@@ -145,49 +164,38 @@ class FilesSource:
                     f"{path}: symbol is {frame.schema['symbol'].dataType.simpleString()}, not text, so 000020 has "
                     "become 20: write the column as strings"
                 )
-            frames.append(frame)
-        rows = frames[0]
-        for frame in frames[1:]:
-            rows = rows.unionByName(frame.select([F.col(c).cast("string") for c in frame.columns]), True)
-        return rows
-
-
-def _suffix(path: str) -> str:
-    return path.rsplit(".", 1)[-1].lower() if "." in path.rsplit("/", 1)[-1] else ""
-
-
-def _kinds(spark: SparkSession, path: str) -> set[str]:
-    """Which of parquet and csv a path holds, through Hadoop's file systems, so that s3a:// works as a folder does."""
-    if _suffix(path) in {"parquet", "csv"} and "*" not in path:
-        kinds = {_suffix(path)}
-    else:
-        kinds = set()
-    jvm = spark._jvm
-    assert jvm is not None
-    where = jvm.org.apache.hadoop.fs.Path(path)
-    system = where.getFileSystem(spark._jsc.hadoopConfiguration())
-    if not system.exists(where):
-        raise InputError(f"{path} does not exist: --path takes a parquet or csv file, or a folder of them")
-    if kinds and system.getFileStatus(where).isFile():
-        return kinds
-    found, entries = set(), system.listFiles(where, True)
-    while entries.hasNext():
-        found.add(_suffix(entries.next().getPath().getName()))
-    return found & {"parquet", "csv"}
+        return frames
 
 
 def _number(rows: DataFrame, column: str) -> Column:
     return F.col(column).try_cast("double") if column in rows.columns else F.lit(None).cast("double")
 
 
-def _date(rows: DataFrame, column: str) -> Column:
-    kind = rows.schema[column].dataType
-    if isinstance(kind, T.LongType):  # pandas' nanosecond timestamps, read as numbers
-        return F.timestamp_micros((F.col(column) / 1000).cast("bigint")).cast("date")
+def _date(rows: DataFrame, column: str, country: Column) -> Column:
+    """A date, or a moment of the day that is meant; numbers are YYYYMMDD, or pandas' nanoseconds."""
+    kind, value = rows.schema[column].dataType, F.col(column)
+    if isinstance(kind, T.NumericType):
+        number = value.try_cast("bigint")
+        compact = F.regexp_replace(number.cast("string"), *_COMPACT).try_cast("date")
+        moment = F.timestamp_micros((number / 1000).cast("bigint"))
+        return F.when(number.between(18000101, 99991231), compact).otherwise(_day_of(moment, country))
     if isinstance(kind, T.StringType):
-        compact = F.regexp_replace(F.trim(column), r"^(\d{4})(\d{2})(\d{2})$", "$1-$2-$3")
-        return compact.try_cast("date")
-    return F.col(column).try_cast("date")
+        text = F.trim(column)
+        plain = F.regexp_replace(text, *_COMPACT).try_cast("date")
+        return F.when(text.rlike("(Z|[+-]00:?00)$"), _day_of(text.try_cast("timestamp"), country)).otherwise(plain)
+    if isinstance(kind, T.TimestampType):
+        return _day_of(value, country)
+    return value.try_cast("date")
+
+
+def _day_of(moment: Column, country: Column) -> Column:
+    """Midnight where the share trades is that day there: a date with a zone is kept in UTC, and Seoul's midnight is the
+    evening before. Any other moment is of the day that it names."""
+    zone = F.lit(None).cast("string")
+    for code, known in ZONES.items():
+        zone = F.when(country == code, F.lit(known.key)).otherwise(zone)
+    there = F.from_utc_timestamp(moment, zone)
+    return F.when(there == F.date_trunc("day", there), there.cast("date")).otherwise(moment.cast("date"))
 
 
 def _unreadable(rows: DataFrame, column: str, what: str, read: Column) -> Column:

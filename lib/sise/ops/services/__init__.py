@@ -7,7 +7,6 @@ SISE_POSTGRES_URL) is asked how it is and otherwise left alone. Everything they 
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from dataclasses import replace
 import psutil
 
 from sise.errors import ServiceError
+from sise.locks import alone
 from sise.ops.services.base import Service, Status
 from sise.ops.services.kafka import Kafka
 from sise.ops.services.postgres import Postgres
@@ -88,12 +88,8 @@ def _chosen(settings: Settings, names: Sequence[str]) -> list[Service]:
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Two starts at once would both find nothing running."""
-    folder = settings.local.resolve() / "services"
-    with _ours():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    with _ours(), alone(settings.local.resolve() / "services" / "lock"):
+        yield
 
 
 @contextmanager
