@@ -6,9 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DEAD", "RULES", "SIGNALS", "TICKS", "TICK_FIELDS", "Tick", "Topic", "key_of", "topic_of"]
+__all__ = [
+    "DEAD",
+    "RELAY_GROUP",
+    "RULES",
+    "SIGNALS",
+    "TICKS",
+    "TICK_FIELDS",
+    "Tick",
+    "Topic",
+    "key_of",
+    "topic_of",
+    "with_reference",
+]
 
 Tick = dict[str, Any]
+RELAY_GROUP = "sise-relay"  # of consumers; SISE_TOPIC_PREFIX comes before it as before a topic
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,11 @@ TICK_FIELDS: dict[str, tuple[str, bool]] = {
     "clock": ("bigint", False),
     "label": ("string", False),
 }
+
+
+def with_reference(tick: Tick, reference: float) -> Tick:
+    """The tick with the price from which the exchange counts the day's move, if that is a price."""
+    return tick | {"reference": round(reference, 4)} if 0 < reference < float("inf") else tick
 
 
 def key_of(message: Mapping[str, Any]) -> bytes:

@@ -15,11 +15,10 @@ from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
 from sise.prices.coverage import sessions_of, tell_coverage
-from sise.prices.quality import ROUNDING, check_bars, rejected_rows, with_flags
+from sise.prices.quality import check_bars, rejected_rows, rounding_of, with_flags
 from sise.session import Hold, described
 from sise.settings import Settings
 from sise.sources.base import Request, Source
-from sise.ticks import tick_column
 
 __all__ = ["collect_prices", "select_corrections", "today_of"]
 
@@ -179,7 +178,7 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame, *, ke
     # The later-based bar has already the factors that only the earlier-based one lacks.
     ratio = product_of("_actions") / product_of("_actions", basis_column="_basis")
     unmoved = (F.col("source") == F.col("_source")) & (ratio == 1)
-    rounding = F.greatest(tick_column(F.col("country"), F.col("close")), ROUNDING * F.col("close"))
+    rounding = rounding_of(F.col("country"), F.col("close"))
     tolerance = F.when(unmoved, _FLOAT * F.col("close")).otherwise(rounding)
     equal = F.lit(True)
     for column in _PRICES:

@@ -20,7 +20,7 @@ from sise.prices.adjust import with_adjustment
 from sise.prices.unsettled import WITHDRAWN
 from sise.ticks import tick_column
 
-__all__ = ["ROUNDING", "active_counts", "check_bars", "rejected_rows", "with_flags"]
+__all__ = ["ROUNDING", "active_counts", "check_bars", "rejected_rows", "rounding_of", "with_flags"]
 
 ROUNDING = 0.005
 _PRICES = ("open", "high", "low", "close")
@@ -131,10 +131,15 @@ def _outside() -> Column:
     return F.when(F.col("volume") > 0, over).otherwise(F.lit(0.0))
 
 
+def rounding_of(country: Column, price: Column) -> Column:
+    """By how much a vendor's rounding may move an adjusted price."""
+    return F.greatest(tick_column(country, price), ROUNDING * price)
+
+
 def _bad_order() -> Column:
     tolerance = F.when(
         F.col("basis") > F.col("date"),
-        F.greatest(tick_column(F.col("country"), F.col("close")), F.lit(ROUNDING) * F.col("close")),
+        rounding_of(F.col("country"), F.col("close")),
     ).otherwise(F.lit(0.0))
     return F.coalesce(
         F.when((F.col("volume") > 0) & (F.col("high") < F.col("low")), F.lit("high is below low")),

@@ -107,22 +107,29 @@ def producer(settings: Settings, **options: Any) -> KafkaProducer:
 
 
 def consumer(settings: Settings, topics: Sequence[Topic], group: str | None, **options: Any) -> KafkaConsumer:
-    """Reads from where the group left off, else from the beginning; the caller commits."""
+    """Reads from where the group (of these topics' prefix) left off, else from the beginning; the caller commits."""
     names = [topic_of(topic, settings.topic_prefix) for topic in topics]
     with _reached(settings):
-        return KafkaConsumer(
+        reader = KafkaConsumer(
             *names,
             bootstrap_servers=settings.kafka,
-            group_id=group,
+            group_id=settings.topic_prefix + group if group else None,
             **{
                 "enable_auto_commit": False,
                 "auto_offset_reset": "earliest",
                 "fetch_max_wait_ms": 20,
                 "max_poll_records": 2_000,
                 "max_poll_interval_ms": 1_800_000,
+                "session_timeout_ms": 10_000,  # a member that died is replaced after so long
+                "metadata_max_age_ms": 10_000,
                 **options,
             },
         )
+        # A group's leader that has not been told the topic's partitions yet gives nobody any, and the client may forget
+        # to ask again until its metadata is too old: asked here, before the first poll joins the group.
+        for name in names:
+            reader.partitions_for_topic(name)
+        return reader
 
 
 def send_all(sender: KafkaProducer, topic: str, messages: Iterable[tuple[bytes | None, bytes]]) -> None:

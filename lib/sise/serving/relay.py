@@ -16,11 +16,10 @@ from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks, producer
 from sise.serving.signals import SignalStore, connect, patiently
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
-from sise.topics import RULES, SIGNALS, key_of, topic_of
+from sise.topics import RELAY_GROUP, RULES, SIGNALS, key_of, topic_of
 
-__all__ = ["GROUP", "RulesFile", "publish", "relay"]
+__all__ = ["RulesFile", "publish", "relay"]
 
-GROUP = "sise-relay"
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
 
 
@@ -72,7 +71,7 @@ def relay(
     store = SignalStore(client, settings, epoch_of_ticks(settings))
     topic = topic_of(SIGNALS, settings.topic_prefix)
     sender = producer(settings, linger_ms=0)
-    reader = consumer(settings, [RULES], GROUP, fetch_max_wait_ms=10)
+    reader = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
     counts = {"records": 0, "signals": 0}
     last = committed = time.monotonic()
     dirty = False

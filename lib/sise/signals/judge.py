@@ -9,9 +9,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sise.columns import by_country
-from sise.prices.quality import ROUNDING
+from sise.prices.quality import rounding_of
 from sise.prices.unsettled import UNSETTLED
-from sise.ticks import tick_column
 from sise.topics import TICK_FIELDS
 
 __all__ = ["PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
@@ -108,7 +107,7 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
     jump = by_country(clock.jump or {}, "double")
     away = F.abs(F.try_divide(F.col("price"), F.col("s_close")) - 1.0)
     # Of an action that nobody told the exchange's reference price knows, before any trade at the new basis.
-    slack = F.greatest(tick_column(F.col("country"), F.col("s_close")), ROUNDING * F.col("s_close"))
+    slack = rounding_of(F.col("country"), F.col("s_close"))
     rebased = (F.col("reference") > 0) & (F.abs(F.col("reference") - F.col("s_close")) > slack)
     checks: list[tuple[Column, Column]] = [
         (nothing, F.lit(_NOT_A_TICK)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from sise.sources.kis_rest import KisRest
 from sise.sources.live import Share
 from sise.sources.outcome import Failed
 from sise.sources.settings import SourceSettings
-from sise.topics import Tick
+from sise.topics import Tick, with_reference
 
 __all__ = ["KisPoll", "KisStream", "read_frame", "with_clock"]
 
@@ -136,24 +137,21 @@ def _korean(share: Share, trade: Sequence[str]) -> Tick | None:
     if trade[43] not in _REGULAR or trade[35] == "Y":
         return None
     tick = _tick(share, trade[33] + trade[1], float(trade[2]), int(trade[12]), int(trade[13]))
-    return _with_reference(tick, trade[3], trade[4])
+    return with_reference(tick, _reference(tick["price"], trade[3], trade[4]))
 
 
 def _american(share: Share, trade: Sequence[str]) -> Tick | None:
     if trade[25] not in ("1", ""):
         return None
     tick = _tick(share, trade[4] + trade[5], float(trade[11]), int(trade[19]), int(trade[20]))
-    return _with_reference(tick, trade[12], trade[13])
+    return with_reference(tick, _reference(tick["price"], trade[12], trade[13]))
 
 
-def _with_reference(tick: Tick, sign: Any, change: Any) -> Tick:
-    """``change``: KIS's against the reference price, sometimes without its sign; ``sign``: 1 and 2 up, 3 none, 4 and 5
-    down. What is neither leaves the tick as it is."""
+def _reference(price: float, sign: Any, change: Any) -> float:
+    """``change``: against the reference price, sometimes without its sign; ``sign``: 1 and 2 up, 3 none, 4 and 5 down.
+    NaN where they are neither."""
     by, direction = _float(change), {"1": 1, "2": 1, "3": 0, "4": -1, "5": -1}.get(str(sign).strip())
-    if by is None or direction is None:
-        return tick
-    reference = tick["price"] - direction * abs(by)
-    return tick | {"reference": round(reference, 4)} if 0 < reference < float("inf") else tick
+    return math.nan if by is None or direction is None else price - direction * abs(by)
 
 
 def _tick(share: Share, moment: str, price: float, volume: int, total: int) -> Tick:
@@ -243,7 +241,8 @@ class KisPoll:
             self._known[share.symbol] = known
             new = known[2] - before[2] if before and before[0] == known[0] else 0
             tick = _tick(share, f"{day:%Y%m%d%H%M%S}", price, max(0, new), int(total))
-            put(_with_reference(tick, row.get("prdy_vrss_sign"), row.get("inter2_prdy_vrss")) | {"source": "kis-poll"})
+            reference = _reference(price, row.get("prdy_vrss_sign"), row.get("inter2_prdy_vrss"))
+            put(with_reference(tick, reference) | {"source": "kis-poll"})
 
 
 def _float(text: Any) -> float | None:

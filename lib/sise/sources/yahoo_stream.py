@@ -13,7 +13,7 @@ from sise.calendars import ZONES
 from sise.sources.live import Share
 from sise.sources.settings import SourceSettings
 from sise.sources.yahoo import QUOTED_AT_ONCE, YahooVendor, yahoo_symbol
-from sise.topics import Tick
+from sise.topics import Tick, with_reference
 
 __all__ = ["YahooPoll", "YahooStream"]
 
@@ -72,7 +72,8 @@ class YahooStream:
             # prices are 32-bit floats: what is beyond four decimals is not Yahoo's
             price, at = round(float(message["price"]), 4), int(message["time"])
             tick = _tick(share, price, int(message.get("last_size", 0)), int(message.get("day_volume", 0)), at, "yahoo")
-            put(_with_reference(tick, message.get("previous_close") or price - float(message.get("change", "nan"))))
+            before = message.get("previous_close") or price - float(message.get("change", "nan"))
+            put(with_reference(tick, float(before)))  # of a split's day, too, on the basis of today's prices
         except (KeyError, TypeError, ValueError):
             self.bad_messages += 1
 
@@ -123,13 +124,7 @@ class YahooPoll:
         self._known[share.symbol] = int(total)
         volume = max(0, int(total) - before) if before is not None else 0
         tick = _tick(share, float(price), volume, int(total), int(at) * 1000, "yahoo-poll")
-        put(_with_reference(tick, quote.get("regularMarketPreviousClose")))
-
-
-def _with_reference(tick: Tick, before: Any) -> Tick:
-    """``before``: the close before, on the basis of today's prices; not every message has it."""
-    reference = float(before or "nan")
-    return tick | {"reference": round(reference, 4)} if 0 < reference < float("inf") else tick
+        put(with_reference(tick, float(quote.get("regularMarketPreviousClose") or "nan")))
 
 
 def _tick(share: Share, price: float, volume: int, total: int, at: int, source: str) -> Tick:

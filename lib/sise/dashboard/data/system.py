@@ -151,9 +151,9 @@ class Streams:
         from kafka import TopicPartition
 
         from sise.serving.kafka import TOPICS, consumer
-        from sise.topics import RULES, topic_of
+        from sise.topics import RELAY_GROUP, RULES, topic_of
 
-        reader = consumer(self.settings, [], "sise-relay", bootstrap_timeout_ms=3_000, request_timeout_ms=5_000)
+        reader = consumer(self.settings, [], RELAY_GROUP, bootstrap_timeout_ms=3_000, request_timeout_ms=5_000)
         try:
             known = reader.topics()
             ends: dict[str, int] = {}

@@ -191,7 +191,8 @@ def _kept(here: Here) -> None:
     if rows.empty:
         empty(words("test.none"))
         return
-    labels = {row["backtest_id"]: _label(here, row) for row in rows.to_dict("records")}
+    found = rows.to_dict("records")
+    labels = {row["backtest_id"]: _label(here, row) for row in found}
     st.selectbox(
         words("test.look"),
         list(labels),
@@ -202,8 +203,8 @@ def _kept(here: Here) -> None:
         on_change=lambda: st.session_state.pop("b-ask", None),
     )
     shown = pd.DataFrame(rows).assign(
-        what=[_rule(here, row) for row in rows.to_dict("records")],
-        where=[row.get("markets") or words("filter.all") for row in rows.to_dict("records")],
+        what=[_rule(here, row) for row in found],
+        where=[row.get("markets") or words("filter.all") for row in found],
         first=rows["first_session"].astype(str),
         last=rows["last_session"].astype(str),
     )

@@ -46,12 +46,13 @@ def _rules(here: Here) -> None:
     if wanted := st.session_state.pop("set-goto", None):
         st.session_state["set-rule"] = wanted
     left, right = st.columns([3, 4])
-
-    def named(rule: str) -> str:
-        return words.rule(rule) if rule else words("set.new")
-
     with left:
-        chosen = st.selectbox(words("col.rule"), [*names, _NEW], key="set-rule", format_func=named)
+        chosen = st.selectbox(
+            words("col.rule"),
+            [*names, _NEW],
+            key="set-rule",
+            format_func=lambda rule: words.rule(rule) if rule else words("set.new"),
+        )
         before = next((r for r in file.rules if r.get("name") == chosen), None)
         entry, removed = _form(here, before, file.stamp)
     with right:
@@ -115,9 +116,9 @@ def _live_form(here: Here, live: dict[str, Any], key: str) -> dict[str, Any]:
     found["measure"] = a.text_input(words("set.measure"), live["measure"], key=f"m-{key}")
     signs = ["<", "<=", ">", ">="]
     found["fires"] = b.selectbox(words("set.fires"), signs, signs.index(live["fires"]), key=f"f-{key}")
+    unsaid = _DEFAULTS | {"watch": usual_watch(live["fires"], float(live.get("relaxed", live["at"])))}
     for place, name in zip(st.columns(len(_LIVE)), _LIVE, strict=True):
-        unsaid = usual_watch(live["fires"], float(live.get("relaxed", live["at"])))
-        value = live.get(name, unsaid if name == "watch" else _DEFAULTS.get(name, live["at"]))
+        value = live.get(name, unsaid.get(name, live["at"]))
         given = place.number_input(
             words(f"set.{name}"),
             value=float(value),
