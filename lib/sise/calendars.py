@@ -29,7 +29,8 @@ HOURS = {"KR": (time(9, 0), time(15, 30)), "US": (time(9, 30), time(16, 0))}  # 
 MARKETS: Mapping[str, str] = {"KOSPI": "KR", "KOSDAQ": "KR", "NASDAQ": "US", "NYSE": "US"}
 # Names under which the exchanges themselves list a market's segments.
 _ALIASES = {"KOSDAQ GLOBAL": "KOSDAQ", "KOSDAQ GLOBAL SEGMENT": "KOSDAQ"}
-_FIRST = date(1995, 1, 1)
+# From KOSPI's base day and from NASDAQ's first: no bar of theirs is older.
+_FIRST = {"KR": date(1980, 1, 4), "US": date(1971, 2, 5)}
 
 
 def normal_market(name: str) -> str:
@@ -54,7 +55,7 @@ def _exchange_sessions(
     them takes it seconds, so they are kept for a month in ``cache``."""
     name = EXCHANGES[country]
     version = metadata.version("exchange_calendars")
-    kept = cache / f"hours-{name}-{version}-{datetime.now(ZoneInfo('UTC')):%Y%m}.json" if cache else None
+    kept = cache / f"hours-{name}-{_FIRST[country]}-{version}-{datetime.now(UTC):%Y%m}.json" if cache else None
     if kept is not None and kept.is_file():
         try:
             found = json.loads(kept.read_text(encoding="utf-8"))
@@ -66,7 +67,7 @@ def _exchange_sessions(
             pass  # cut off while it was written: it is written again below
     import exchange_calendars
 
-    calendar = exchange_calendars.get_calendar(name, start=_FIRST.isoformat())
+    calendar = exchange_calendars.get_calendar(name, start=_FIRST[country].isoformat())
     days, hours = [], {}
     times = zip(calendar.sessions, calendar.opens, calendar.closes, strict=True)
     for day, opens, closes in ((d.date(), o.to_pydatetime(), c.to_pydatetime()) for d, o, c in times):

@@ -1,6 +1,6 @@
 """The errors a person can act on: each message names the thing, its value and the remedy."""
 
-__all__ = ["ConfigError", "InputError", "ServiceError", "SiseError"]
+__all__ = ["ConfigError", "InputError", "ServiceError", "SiseError", "UsageError"]
 
 
 class SiseError(Exception):
@@ -13,6 +13,10 @@ class ConfigError(SiseError):
 
 class InputError(SiseError):
     """An argument or an input file is wrong."""
+
+
+class UsageError(InputError):
+    """An argument makes no sense, whatever the tables hold: exit code 2, and trying again does not help."""
 
 
 class ServiceError(SiseError):

@@ -63,15 +63,16 @@ def test_each_refused_row_has_its_reason_and_nothing_is_lost(spark, lake, settin
         bar("G1"),
         bar("G2", volume=0.0, open=0.0, high=0.0, low=0.0),
         bar("G3", volume=0.0, open=None, high=-1.0, low=float("nan")),
+        bar("G4", "1985-01-07"),
     ]
     twice = [bar("T1"), bar("T1"), bar("T2", close=10.0), bar("T2", close=11.0)]
     outcome = collect(spark, lake, settings, calendars, [*rows, *good, *twice])
     reasons = {r["symbol"]: r["reason"] for r in lake.read("prices_rejected").collect() if r["symbol"] in REFUSED}
     for symbol, (_, expected) in REFUSED.items():
         assert expected in reasons[symbol], symbol
-    assert stored(lake, "symbol") == ["G1", "G2", "G3", "T1"]
+    assert stored(lake, "symbol") == ["G1", "G2", "G3", "G4", "T1"]
     rejected = lake.read("prices_rejected").count()
-    assert outcome.rows_in == len(rows) + 7 == lake.read("prices").count() + rejected
+    assert outcome.rows_in == len(rows) + 8 == lake.read("prices").count() + rejected
     assert outcome.rows_rejected == rejected == len(rows) + 3
     both = lake.read("prices_rejected").where("symbol = 'T2'").collect()
     assert len(both) == 2 and all("2 rows of this share and day differ" in r["reason"] for r in both)

@@ -266,3 +266,15 @@ def test_symbols_of_a_file_of_bars_and_what_cannot_be_read(spark, tmp_path):
         path.write_text(f"symbol,market,{column}\n000020,KOSPI,{bad}\n")
         with pytest.raises(InputError, match=f"{column} '{bad}' is not one"):
             FilesSource(str(path)).symbols(spark, Request()).collect()
+
+
+def test_names_as_excel_in_korea_saves_them(spark, tmp_path):
+    """CP949 beside UTF-8, with Excel's mark and without it."""
+    known = {"000020": "동화약품", "005930": "삼성전자", "0126Z0": "삼성에피스홀딩스"}
+    for (symbol, name), encoding in zip(known.items(), ("cp949", "utf-8", "utf-8-sig"), strict=True):
+        (tmp_path / f"{symbol}.csv").write_bytes(f"symbol,market,name\r\n{symbol},KOSPI,{name}\r\n".encode(encoding))
+    rows = FilesSource(str(tmp_path)).symbols(spark, Request()).collect()
+    assert {r["symbol"]: r["name"] for r in rows} == known
+    (tmp_path / "bad.csv").write_bytes(b"symbol,market,name\n1,KOSPI,\xff\xff\n")
+    with pytest.raises(InputError, match="neither UTF-8 nor CP949"):
+        FilesSource(str(tmp_path)).symbols(spark, Request())

@@ -47,6 +47,11 @@ def test_steps_over_weekends_and_holidays(calendars):
     ]
 
 
+def test_history_goes_back_to_the_indices_first_days(calendars):
+    assert calendars["KR"].is_session(date(1985, 1, 7)) and not calendars["KR"].is_session(date(1985, 1, 6))
+    assert calendars["US"].is_session(date(1980, 12, 12)), "Apple's first session"
+
+
 def test_today_is_the_exchanges_own(calendars):
     now = datetime(2025, 3, 4, 23, 0, tzinfo=UTC)
     assert calendars["KR"].today(now) == date(2025, 3, 5)

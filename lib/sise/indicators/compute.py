@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
 from sise.columns import by_country
-from sise.errors import InputError
+from sise.errors import UsageError
 from sise.indicators.batch import with_indicators
 from sise.indicators.day import with_new_bars
 from sise.indicators.keep import live_of, newest_of, state_columns, states_of, with_state
@@ -319,7 +319,7 @@ def compute_indicators(
     longer reaches back make it a full rebuild, and it says so.
     """
     if full and rebuild_from:
-        raise InputError("--full and --rebuild-from exclude each other: a full rebuild has every date")
+        raise UsageError("--full and --rebuild-from exclude each other: a full rebuild has every date")
     run = _Run(spark, lake, registry, calendars)
     with run.hold:
         return _choose(run, progress_of(lake), full, rebuild_from)

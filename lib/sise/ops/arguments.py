@@ -7,7 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from sise.calendars import MARKETS, country_of, normal_market
-from sise.errors import ConfigError, InputError
+from sise.errors import ConfigError, UsageError
 from sise.settings import parse_date
 from sise.sources.base import Request, Source
 
@@ -79,20 +79,20 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def request_of(args: argparse.Namespace) -> Request:
     if args.start and args.end and args.start > args.end:
-        raise InputError(f"--start {args.start} is after --end {args.end}")
+        raise UsageError(f"--start {args.start} is after --end {args.end}")
     return Request(tuple(args.market) if args.source != "files" else (), args.start, args.end)
 
 
 def source_of(job: Context) -> Source:
-    """The source that the arguments name; raises InputError where one of its own is missing."""
+    """The source that the arguments name; raises UsageError where one of its own is missing."""
     args = job.args
     if args.source == "files":
         from sise.sources.files import FilesSource
 
         if not args.path:
-            raise InputError("--source files needs --path FILE-OR-FOLDER")
+            raise UsageError("--source files needs --path FILE-OR-FOLDER")
         if len(args.market) > 1:
-            raise InputError("--source files takes one --market: for several, give --market-map FILE")
+            raise UsageError("--source files takes one --market: for several, give --market-map FILE")
         return FilesSource(args.path, args.market[0] if args.market else None, args.market_map, args.basis)
     from sise.sources.sample import SampleSource
 

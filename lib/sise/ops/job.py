@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from sise.calendars import COUNTRIES, Calendar
 from sise.console import tell
-from sise.errors import InputError, SiseError
+from sise.errors import SiseError, UsageError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints end in the job's JSON line as every other error does."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 @dataclass
@@ -92,8 +92,7 @@ def run_job(
         outcome = work(context)
         error, code = (outcome.failed, 1) if outcome.failed else (None, 0)
     except SiseError as problem:
-        opened = context is not None and (spark or "stopping" in vars(context))
-        error, code = str(problem), 1 if opened or not isinstance(problem, InputError) else 2
+        error, code = str(problem), 2 if isinstance(problem, UsageError) else 1
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
         error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
         tell(redact(traceback.format_exc()))

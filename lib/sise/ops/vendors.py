@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sise.calendars import Calendar
-from sise.errors import InputError
+from sise.errors import UsageError
 from sise.ops.arguments import request_of
 from sise.ops.outcome import Outcome
 from sise.prices.gather import Wanted, gather
@@ -46,11 +46,11 @@ def gather_prices(job: Context) -> Outcome:
     """collect_prices.py from a vendor."""
     args, settings = job.args, SourceSettings.from_env()
     if args.years is not None and args.years <= 0:
-        raise InputError(f"--years {args.years} must be above 0")
+        raise UsageError(f"--years {args.years} must be above 0")
     if args.years is not None and args.start is not None:
-        raise InputError("--years and --start say the same: give one of them")
+        raise UsageError("--years and --start say the same: give one of them")
     if args.max_requests is not None and args.max_requests < 1:
-        raise InputError(f"--max-requests {args.max_requests} must be 1 or more")
+        raise UsageError(f"--max-requests {args.max_requests} must be 1 or more")
     request = request_of(args)
     wanted = Wanted(tuple(args.market), tuple(args.codes), request.start, request.end, args.years)
     ledger = Ledger(settings.state, args.source, settings.lake, job.run_id)
@@ -69,5 +69,5 @@ def listing_of(job: Context) -> Source:
     if name == "yahoo":
         return NasdaqListing(settings)
     if name == "naver":
-        raise InputError("--source naver has no listing: use --source krx, or kis, which needs no login")
+        raise UsageError("--source naver has no listing: use --source krx, or kis, which needs no login")
     return KrListing(name, settings, job.calendars)

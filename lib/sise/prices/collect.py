@@ -47,7 +47,7 @@ def collect_prices(
     ``coverage=False``: the caller has more parts to come, and asks tell_coverage after the last."""
     today = today_of(settings, calendars)
     with Hold() as hold:
-        first = request.start or date(1995, 1, 1)
+        first = request.start or min(calendar.days[0] for calendar in calendars.values())
         sessions = hold(sessions_of(spark, calendars, first, max(today.values())))
         with described(spark, f"prices: read and check bars from {source.name}"):
             checked = hold(check_bars(source.bars(spark, request), sessions, today))

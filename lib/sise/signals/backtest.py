@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
-from sise.errors import InputError
+from sise.errors import InputError, UsageError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
@@ -49,9 +49,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if (self.rule is None) == (self.when is None):
-            raise InputError("name a rule of conf/watchlists.json with --rule, or write one with --when")
+            raise UsageError("name a rule of conf/watchlists.json with --rule, or write one with --when")
         if self.start and self.end and self.start > self.end:
-            raise InputError(f"--start {self.start} is after --end {self.end}")
+            raise UsageError(f"--start {self.start} is after --end {self.end}")
 
 
 def backtest_rule(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -12,6 +14,10 @@ from pyspark.sql import DataFrame, SparkSession
 from sise.errors import InputError
 
 __all__ = ["files_of", "frames_of"]
+
+_HEAD = 8_192
+_ENCODINGS = ("UTF-8", "MS949")  # the latter as Excel in Korea and the exchange's site write it
+_EMPTY = ("UTF-8", "")
 
 
 def files_of(spark: SparkSession, path: str) -> Mapping[str, list[str]]:
@@ -36,12 +42,12 @@ def frames_of(spark: SparkSession, kind: str, files: Sequence[str]) -> list[Data
     """The files as few frames, each of files with the same columns of the same types; of CSV all is text."""
     if kind == "csv":
         reader = spark.read.option("header", "true").option("enforceSchema", "false")
-        groups: dict[str, list[str]] = {}
+        groups: dict[tuple[str, str], list[str]] = {}
         for file in files:
-            groups.setdefault(_first_line(spark, file) if len(files) > 1 else "", []).append(file)
+            groups.setdefault(_form(spark, file), []).append(file)
         if len(groups) > 1:
-            groups.pop("", None)  # files with nothing in them
-        return [reader.csv(group) for group in groups.values()]
+            groups.pop(_EMPTY, None)
+        return [reader.option("encoding", encoding).csv(group) for (encoding, _), group in groups.items()]
     try:
         return [spark.read.option("mergeSchema", str(len(files) > 1).lower()).parquet(*files)]
     except (PySparkException, Py4JJavaError):  # types that do not go together: each file is asked for its own
@@ -58,12 +64,15 @@ def _place(spark: SparkSession, path: str) -> Any:
     return spark._jvm.org.apache.hadoop.fs.Path(path)
 
 
-def _first_line(spark: SparkSession, file: str) -> str:
-    """Of a CSV: the names of its columns."""
-    where, jvm = _place(spark, file), spark._jvm
-    assert jvm is not None
+def _form(spark: SparkSession, file: str) -> tuple[str, str]:
+    """Of a CSV: its encoding, as its beginning tells it, and the line of its columns' names."""
+    where = _place(spark, file)
     stream = where.getFileSystem(spark._jsc.hadoopConfiguration()).open(where)
     try:
-        return str(jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(stream, "UTF-8")).readLine() or "")
+        head = bytes(stream.readNBytes(_HEAD))
     finally:
         stream.close()
+    for encoding in _ENCODINGS:
+        with suppress(UnicodeDecodeError):
+            return encoding, codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
+    raise InputError(f"{file} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")

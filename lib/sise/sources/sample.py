@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from sise.calendars import Calendar
-from sise.errors import InputError
+from sise.errors import UsageError
 from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
 from sise.sources.simulate import FIRST_SESSION, index_returns, simulate_many
 
@@ -31,7 +31,7 @@ class SampleSource:
 
     def __init__(self, calendars: dict[str, Calendar], count: int = 300, seed: int = 20211):
         if not 9 <= count <= 20_000:
-            raise InputError(f"--symbols {count}: the sample market has from 9 to 20000 symbols")
+            raise UsageError(f"--symbols {count}: the sample market has from 9 to 20000 symbols")
         self.count, self.seed = count, seed
         self._sessions = {c: calendars[c].between(FIRST_SESSION, LAST_SESSION) for c in ("KR", "US")}
 
