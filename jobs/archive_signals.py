@@ -4,7 +4,7 @@ import sys
 
 from sise.ops.job import Context, Parser, run_job
 from sise.ops.outcome import Outcome
-from sise.serving.streams import archive_signals
+from sise.serving.archive import archive_signals
 
 parser = Parser(prog="archive_signals.py", description=__doc__)
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,9 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        found = _follow(console, settings, lambda: sender.poll() is not None)
+        found = _follow(console, settings, sender)
     ticks = read_all(settings, TICKS)
-    wanted = {(t["symbol"], rule) for t in ticks for rule in t.get("label", "").split(",") if rule}
+    wanted = _labelled(ticks)
     got = [(s["symbol"], s["signal_type"]) for s in found]
     if sender.returncode or len(ticks) != count:
         problems.append(f"{len(ticks)} of {count} ticks arrived")
@@ -144,12 +144,22 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
     return {"ticks": len(ticks), "signals": len(found)}
 
 
-def _follow(console: Console, settings: Settings, ended: Callable[[], bool]) -> list[dict[str, Any]]:
-    """Prints signals as they arrive, until the feed has ended and nothing came for some seconds."""
+def _labelled(ticks: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """What must fire: (symbol, rule)."""
+    return {(t["symbol"], rule) for t in ticks for rule in t.get("label", "").split(",") if rule}
+
+
+def _follow(console: Console, settings: Settings, sender: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    """Prints signals as they arrive, until the feed has ended, what must fire has, and nothing came for some seconds
+    more. A machine that is slow may take minutes for its first batch."""
     client = connect(settings)
     found: list[dict[str, Any]] = []
-    position, last = "-", time.monotonic()
-    while not ended() or time.monotonic() - last < 5:
+    position, last, end = "-", time.monotonic(), 0.0
+    missing: set[tuple[str, str]] = set()
+    while not end or (time.monotonic() < end and (missing or time.monotonic() - last < 5)):
+        if not end and sender.poll() is not None:
+            missing, last, end = _labelled(read_all(settings, TICKS)), time.monotonic(), time.monotonic() + 300
+        missing -= {(s["symbol"], s["signal_type"]) for s in found}
         rows: Any = client.xrange(f"{settings.redis_prefix}signals", min=position)
         for name, row in rows:
             position, last = f"({name.decode()}", time.monotonic()
@@ -159,8 +169,6 @@ def _follow(console: Console, settings: Settings, ended: Callable[[], bool]) -> 
             console.print(
                 f"  {signal_['country']}:{signal_['symbol']:8} {signal_['signal_type']:22} at {price}", markup=False
             )
-        if ended() and not rows:
-            time.sleep(0.2)
         time.sleep(0.1)
     return found
 

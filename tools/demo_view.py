@@ -32,9 +32,9 @@ def view(console: Console, environment: dict[str, str], headless: bool, problems
     with log.open("wb") as out:
         dashboard = subprocess.Popen(command, cwd=HERE, env=settings, stdout=out, stderr=out)
     try:
-        ready = _answer(port, "/_stcore/health", dashboard, 60) == "ok"
-        drawn = ready and _answer(port, "/_stcore/script-health-check", dashboard, 60) == "ok"
-        if not (drawn and "<html" in _answer(port, "/", dashboard, 5)):
+        ready = _answer(port, "/_stcore/health", dashboard, 240) == "ok"
+        drawn = ready and _answer(port, "/_stcore/script-health-check", dashboard, 240) == "ok"
+        if not (drawn and "<html" in _answer(port, "/", dashboard, 30)):
             problems.append(f"the dashboard does not show its first page: see {log}")
         elif headless:
             console.print("  it answers, and draws its first page")

@@ -6,16 +6,19 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from sise.errors import ConfigError, InputError, UsageError
+from sise.ops.job import Parser, run_job
 from sise.reader import LakeReader
 from tests.conftest import HERE
+from tests.live.conftest import free_ports
 
 SOURCE = ("--source", "sample", "--symbols", "24")
 
@@ -44,9 +47,7 @@ def cluster(tmp_path_factory):
     """A standalone master and two workers on 127.0.0.1: its URL."""
     home = Path(next(iter(__import__("pyspark").__path__)))
     folder = tmp_path_factory.mktemp("cluster")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     env = {
         **os.environ,
         "SPARK_LOCAL_IP": "127.0.0.1",
@@ -84,16 +85,18 @@ def cluster(tmp_path_factory):
         for a, log in zip(args, logs, strict=True)
     ]
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 400
         while (folder / "log0").read_text().count("Registering worker") < 2:
             assert time.monotonic() < deadline, (folder / "log0").read_text()[-2000:]
             assert all(p.poll() is None for p in processes), "a part of the cluster ended"
             time.sleep(0.2)
         yield master
     finally:
-        for process in reversed(processes):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            for process in reversed(processes):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, ending)
+                    process.wait(timeout=30)
         for log in logs:
             log.close()
 
@@ -176,11 +179,12 @@ def test_a_job_killed_in_the_middle_leaves_the_last_good_state(batch, tmp_path):
         )
         log = lake / "indicators"
         files = len(list(log.glob("*.parquet")))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         # killed while it writes: data files of the new version are there, its commit is not
         while len(list(log.glob("*.parquet"))) == files and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert process.poll() is None, (tmp_path / "out").read_text()
+        assert len(list(log.glob("*.parquet"))) > files, "it has begun to write"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert [(name, rows) for name, rows, _, _ in LakeReader(str(lake)).overview() if name != "runs"] == before
@@ -199,6 +203,15 @@ def test_errors_come_as_one_json_line_with_the_remedy(tmp_path):
     assert code == 2 and "choose from" in record["error"] and "Traceback" not in errors
     code, record, _ = run(tmp_path / "none", "collect_prices", "--source", "files", SISE_COVERAGE_FLOOR="7")
     assert code == 1 and "SISE_COVERAGE_FLOOR=7" in record["error"]
+
+
+@pytest.mark.parametrize(("problem", "code"), [(UsageError, 2), (InputError, 1), (ConfigError, 1), (ValueError, 1)])
+def test_only_wrong_arguments_end_with_2(problem, code, capsys):
+    def work(job):
+        raise problem("so")
+
+    assert run_job(Parser(prog="some.py"), work, [], spark=False) == code
+    assert json.loads(capsys.readouterr().out)["status"] == "failed"
 
 
 def test_the_spark_ui_tells_what_ran(batch):

@@ -46,7 +46,7 @@ def chromium() -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=str(program), args=list(OPTIONS))
+        browser = api.chromium.launch(executable_path=str(program), args=list(OPTIONS), timeout=240_000)
         yield browser
         browser.close()
 
@@ -85,11 +85,11 @@ def viewer(settings: Settings, folder: Path) -> Iterator[Viewer]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while True:
             try:
                 no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                with no_proxy.open(f"{url}/_stcore/health", timeout=2):
+                with no_proxy.open(f"{url}/_stcore/health", timeout=10):
                     break
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
@@ -99,7 +99,7 @@ def viewer(settings: Settings, folder: Path) -> Iterator[Viewer]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             try:
-                process.wait(10)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
 

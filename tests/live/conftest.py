@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -18,8 +19,10 @@ from tests.conftest import CONF
 
 
 def free_ports(count: int) -> list[int]:
-    """Below the range from which the system gives ports to clients: one of those could take ours before a restart."""
-    candidates = (random.randrange(15_000, 30_000) for _ in range(1_000))
+    """Below the range from which the system gives ports to clients: one of those could take ours before a restart. Each
+    of pytest's processes has ports of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    candidates = random.sample(range(14_000 + 2_000 * worker, 16_000 + 2_000 * worker), 1_000)
     return list(islice((port for port in candidates if not port_taken(port)), count))
 
 

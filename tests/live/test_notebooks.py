@@ -29,6 +29,7 @@ def test_a_notebook_runs_and_is_committed_without_output(sample_lake, path, monk
     monkeypatch.setenv("SISE_LAKE", sample_lake.lake)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE / "lib"), os.environ.get("PYTHONPATH", "")]))
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    client = NotebookClient(notebook, timeout=1_200, startup_timeout=240, kernel_name="python3", resources=resources)
+    client.execute()
     kinds = {kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", {})}
     assert ("application/vnd.plotly.v1+json" in kinds) == (path.stem in PLOTS)

@@ -275,9 +275,9 @@ def test_a_killed_one_is_started_again_at_once(alone):
 
 
 def test_one_that_hangs_is_said_and_can_be_stopped(alone, monkeypatch):
+    (found,) = start(alone, ["redis"])
     monkeypatch.setattr("sise.ops.services.redis.Redis.patience", 0.5)
     monkeypatch.setattr("sise.ops.services.redis.Redis.farewell", ((signal.SIGTERM, 0.5), (signal.SIGKILL, 10)))
-    (found,) = start(alone, ["redis"])
     os.kill(found.pid, signal.SIGSTOP)
     with pytest.raises(ServiceError, match=rf"Redis runs as pid {found.pid} and does not answer"):
         start(alone, ["redis"])

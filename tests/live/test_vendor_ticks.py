@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -47,14 +48,15 @@ def test_ticks_reach_kafka_and_their_state_redis(services, tmp_path):
             stream.send(kis_frame(kis_trade("005930", AT, 57_800, 3, 1_000), kis_trade("000660", AT, 190_700, 1, 50)))
             stream.send(kis_frame(kis_trade("005930", AT, 57_800, 3, 1_000)))
             settings = services.__class__(kafka_port=services.kafka_port, topic_prefix="vendor-")
-            ticks: list[dict] = []
-            for _ in range(20):
-                ticks = read_all(settings, TICKS, quiet=1.0)
-                if len(ticks) >= 2:
-                    break
+            client = redis.Redis(port=services.redis_port, decode_responses=True)
+            end = time.monotonic() + 200
+            while json.loads(client.get("vendor:feed") or "{}").get("counts", {}).get("duplicates") != 1:
+                assert job.poll() is None and time.monotonic() < end
+                time.sleep(0.2)
         finally:
             job.send_signal(signal.SIGTERM)
-            out, err = job.communicate(timeout=60)
+            out, err = job.communicate(timeout=120)
+    ticks = read_all(settings, TICKS)
     record = json.loads(out.strip().splitlines()[-1])
     assert job.returncode == 0, err
     streamed = {t["symbol"]: t for t in ticks if t["source"] == "kis"}
@@ -63,7 +65,6 @@ def test_ticks_reach_kafka_and_their_state_redis(services, tmp_path):
         streamed["005930"]["timestamp"] == int(AT.timestamp() * 1000) and streamed["005930"]["session"] == "2025-03-31"
     )
     assert record["rows_out"] == len(ticks) and record["details"]["counts"]["duplicates"] == 1
-    client = redis.Redis(port=services.redis_port, decode_responses=True)
     state = json.loads(client.get("vendor:feed"))
     assert state["countries"]["KR"]["shares"] == 3 and state["countries"]["KR"]["source"] == "kis"
     assert json.loads(client.hget("vendor:feed:prices", "KR:005930"))["source"] == "kis"

@@ -199,13 +199,19 @@ def test_what_is_refused_and_why(spark, live, registry, rules, days, calendars, 
         json.dumps(good | {"clock": 2**63 - 1}).encode(): "too old",  # would overflow as whole numbers
         json.dumps(good | {"timestamp": 2**63 - 1}).encode(): "in the future",
         json.dumps(good | {"timestamp": -(2**63)}).encode(): "too old",
+        json.dumps(good | {"label": "x" * 900_000}).encode(): "longer than 200",
+        json.dumps(good | {"market": "x" * 900_000}).encode(): "longer than 200",
+        json.dumps(good | {"session": "x" * 900_000}).encode(): "live_state is for the session",
+        b'"' * 700_000: "not a tick",  # each of them is two characters in JSON
     }
     found, dead = run(spark, live, registry, rules, list(bad))
     assert not found
     assert [d["offset"] for d in sorted(dead, key=lambda d: d["offset"])] == list(range(len(bad)))
     for letter in dead:
         assert list(bad.values())[letter["offset"]] in letter["reason"], letter
+        assert len(json.dumps(letter)) < 100_000, "Kafka takes a megabyte"
     assert next(d for d in dead if d["offset"] == 0)["message"] == "{not json"
+    assert max(d.get("message_length", 0) for d in dead) > 900_000
 
 
 def test_a_reference_that_is_the_last_close_is_none_to_refuse(spark, live, registry, rules, days, calendars, history):

@@ -289,7 +289,7 @@ def feed(monkeypatch):
 
 def until(feed: Feed, holds) -> Live:
     live = feed.now()
-    for _ in range(200):
+    for _ in range(2_400):
         if holds(live):
             return live
         live = feed.wait(live.version, 0.05)
@@ -332,8 +332,8 @@ def test_a_feed_that_breaks_says_so_and_goes_on(feed, caplog):
     store.broken = ValueError("no such answer")
     live = until(feed, lambda live: live.away)
     assert live.fault and "no such answer" in live.away and [s["id"] for s in live.signals] == ["1"]
-    store.broken = None
     store.fire("2")
+    store.broken = None
     live = until(feed, lambda live: live.connected)
     assert not live.away and [s["id"] for s in live.signals] == ["2", "1"]
 
@@ -695,7 +695,7 @@ def login_page(settings: Settings) -> AppTest:
 
         st.markdown("inside" if let_in(Words("en"), settings) else "outside")
 
-    return AppTest.from_function(script, args=(settings,)).run()
+    return AppTest.from_function(script, args=(settings,), default_timeout=120).run()
 
 
 @pytest.mark.parametrize(
@@ -920,7 +920,7 @@ def page_of(draw: str, settings: Settings, registry: Registry | None = None, **m
 
     shared = SimpleNamespace(settings=settings, registry=registry, **more)
     here = SimpleNamespace(words=Words("en"), settings=settings, shared=shared, prefs=Preferences(), view=None)
-    page = AppTest.from_function(script, args=(draw, here), default_timeout=20).run()
+    page = AppTest.from_function(script, args=(draw, here), default_timeout=120).run()
     assert not page.exception, page.exception
     return page
 
@@ -985,7 +985,7 @@ def test_a_long_list_is_shown_in_parts_with_every_level_and_then_rests(monkeypat
 
         _entries(here, rows, "mine")
 
-    page = AppTest.from_function(script, args=(here, rows)).run()
+    page = AppTest.from_function(script, args=(here, rows), default_timeout=120).run()
     assert not page.exception and timers == [2.0] and drawn == [200], "levels are still missing"
     page.run()
     assert timers == [2.0] and drawn == [200, 200], "complete: no timer"
@@ -1053,7 +1053,7 @@ def asks_with(tmp_path: Path, script: str) -> Asks:
 
 
 def wait_for(asks: Asks, number: int):
-    for _ in range(200):
+    for _ in range(2_400):
         if not asks.get(number).running:
             return asks.get(number)
         threading.Event().wait(0.05)
@@ -1062,11 +1062,14 @@ def wait_for(asks: Asks, number: int):
 
 def test_one_question_at_a_time_and_its_answer(tmp_path):
     asks = asks_with(
-        tmp_path, 'echo "x: half" >&2; read line; sleep 0.3; echo "{\\"error\\": null, \\"details\\": {\\"n\\": 3}}"'
+        tmp_path,
+        f'echo "x: half" >&2; read line; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; '
+        'echo "{\\"error\\": null, \\"details\\": {\\"n\\": 3}}"',
     )
     first = asks.start("backtest_rule", ["--rule=x"])
     with pytest.raises(InputError, match="wait for it"):
         asks.start("backtest_rule", ["--rule=y"])
+    (tmp_path / "go").touch()
     done = wait_for(asks, first.number)
     assert done.record == {"error": None, "details": {"n": 3}} and not done.error and done.said == ("x: half",)
     assert asks.latest() == done

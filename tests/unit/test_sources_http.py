@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -35,8 +36,13 @@ def server():
 @pytest.fixture
 def settings(tmp_path):
     return SourceSettings(
-        local=tmp_path, backoff_seconds=0.02, backoff_cap_seconds=0.05, http_timeout=0.5, http_attempts=4
+        local=tmp_path, backoff_seconds=0.02, backoff_cap_seconds=0.05, http_timeout=20, http_attempts=4
     )
+
+
+def impatient(settings):
+    """Where it is the test that nothing comes; else a machine that does ten other things would be such a vendor."""
+    return replace(settings, http_timeout=0.5)
 
 
 def session_of(settings, rate=1000.0, **options):
@@ -57,6 +63,7 @@ def session_of(settings, rate=1000.0, **options):
     ],
 )
 def test_what_passes_is_tried_again_and_what_stays_is_a_failure(server, settings, reply, said):
+    settings = impatient(settings) if reply.silent else settings
     server.fault = first(2, reply)
     assert session_of(settings).get(server.url).json() == {"ok": True}
     assert len(server.asked) == 3
@@ -70,8 +77,8 @@ def test_a_socket_that_accepts_and_says_nothing(settings):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(Failed, match="no answer in time"):
-            session_of(settings).get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        assert time.monotonic() - started < 4 * 0.5 + 2
+            session_of(impatient(settings)).get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert 4 * 0.5 < time.monotonic() - started < 60
 
 
 def test_a_body_that_drips_is_silence_too(settings):
@@ -91,23 +98,25 @@ def test_a_body_that_drips_is_silence_too(settings):
         threading.Thread(target=drip, args=(listener,), daemon=True).start()
         started = time.monotonic()
         with pytest.raises(Failed):
-            session_of(settings).get(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-        assert time.monotonic() - started < 14
+            session_of(impatient(settings)).get(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        assert time.monotonic() - started < 60
 
 
-def test_retry_after_is_heeded_by_every_thread(server, settings):
+def test_retry_after_is_heeded_by_every_thread(server, settings, monkeypatch):
     server.fault = first(1, Reply("{}", 429, {"Retry-After": "1"}))
-    session = session_of(settings)
-    other = threading.Thread(target=lambda: (time.sleep(0.2), session.get(server.url)))
+    session, told = session_of(settings), threading.Event()
+    limiter = session.edge.limiter
+    monkeypatch.setattr(limiter, "pause", lambda seconds, pause=limiter.pause: (pause(seconds), told.set()))
+    other = threading.Thread(target=lambda: (told.wait(60), session.get(server.url)))
     other.start()
     session.get(server.url)
     other.join()
     times = [asked.at for asked in server.asked]
     assert len(times) == 3 and times[1] - times[0] >= 0.95
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)
     server.fault = first(1, Reply("{}", 503, {"Retry-After": when}))
     session.get(server.url)
-    assert 0.9 < server.asked[-1].at - server.asked[-2].at < 4
+    assert 3 < server.asked[-1].at - server.asked[-2].at < 60
 
 
 def test_a_limit_that_stays_is_a_block_that_other_processes_see(server, settings):
@@ -148,7 +157,7 @@ def test_a_block_lasts_its_period_and_is_never_shortened(tmp_path):
 
 def test_threads_that_meet_a_block_at_once_keep_the_longest(tmp_path):
     circuit = Circuit("krx", tmp_path / "krx.json", timedelta(hours=24))
-    circuit.open("first", timedelta(seconds=1))
+    circuit.open("first", timedelta(hours=1))
     start, problems, over = threading.Barrier(12), [], threading.Event()
 
     def look():

@@ -70,7 +70,7 @@ class StreamServer:
                 client.socket.close()
         self.clients.clear()
 
-    def await_clients(self, registered: int, seconds: float = 10.0) -> None:
+    def await_clients(self, registered: int, seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.clients and sum("body" in r or "subscribe" in r for r in self.received) >= registered:

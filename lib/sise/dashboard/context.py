@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -65,6 +66,7 @@ def shared() -> Shared:
         registry,
         RulesFile(settings.conf_file("watchlists.json"), registry),
     )
+    atexit.register(made.asks.close)  # a job that nobody waits for any more
     made.feed.start()  # last: what fails above is tried again with the next page, and would leave a thread each time
     return made
 

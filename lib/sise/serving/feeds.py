@@ -12,12 +12,13 @@ from typing import Any
 
 from sise.calendars import Calendar
 from sise.console import tell
-from sise.errors import InputError
+from sise.errors import InputError, UsageError
 from sise.indicators.registry import Registry
 from sise.ops.outcome import Outcome
 from sise.prices.unsettled import UNSETTLED
 from sise.reader import LakeReader
-from sise.serving.kafka import ensure_topics, producer
+from sise.serving.kafka import ensure_topics
+from sise.serving.sender import Sender
 from sise.serving.vendor_feed import VENDORS, ranked_shares, vendor_feed, with_reports
 from sise.settings import Settings, parse_date
 from sise.signals.curves import load_curves
@@ -83,13 +84,13 @@ def feed_of(
     calendars: Mapping[str, Calendar],
     stop: Callable[[], bool] = lambda: False,
 ) -> TickFeed:
-    """The feed that the arguments name; raises InputError for what makes no sense. ``stop`` ends a vendor's."""
+    """The feed that the arguments name; raises UsageError for what makes no sense. ``stop`` ends a vendor's."""
     for name in ("rate", "speed", "interval"):
         value = getattr(args, name)
         if value is not None and value <= 0:
-            raise InputError(f"--{name} {value} must be above 0")
+            raise UsageError(f"--{name} {value} must be above 0")
     if not 0 <= args.signal_prob <= 1:
-        raise InputError(f"--signal-prob {args.signal_prob} must be from 0 to 1")
+        raise UsageError(f"--signal-prob {args.signal_prob} must be from 0 to 1")
     reader = LakeReader(settings.lake)
     if args.source not in ("replay", "test"):
         return vendor_feed(
@@ -186,7 +187,7 @@ def _chosen(which: str, rows: list[dict[str, Any]], reader: LakeReader) -> list[
     found = [r for r in rows if {r["symbol"], f"{r['country']}:{r['symbol']}"} & codes]
     missing = codes - {r["symbol"] for r in found} - {f"{r['country']}:{r['symbol']}" for r in found}
     if missing:
-        raise InputError(f"--symbols: no {', '.join(sorted(missing))} there; spell them as the exchange does")
+        raise UsageError(f"--symbols: no {', '.join(sorted(missing))} there; spell them as the exchange does")
     return found
 
 
@@ -222,26 +223,18 @@ def produce(
     """Sends the feed's ticks to Kafka until it ends or ``stop()``; every one is acknowledged before this returns."""
     ensure_topics(settings)
     topic = topic_of(TICKS, settings.topic_prefix)
-    sender = producer(settings)
+    sender = Sender(settings, stop)
     outcome = Outcome()
-    failed: list[BaseException] = []
     replay = feed.name == "replay"
     labelled = 0
     ticks = with_reports(feed, settings)
     ticks = ticks if count is None else islice(ticks, count)
     for tick in paced(ticks, rate, speed or (60.0 if replay and not rate else None), stop):
-        sent = sender.send(
-            topic, json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode(), key=key_of(tick)
-        )
-        sent.add_errback(failed.append)
+        sender.put(topic, key_of(tick), json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode())
         outcome.rows_out += 1
         labelled += bool(tick.get("label"))
-        if failed:
-            break
     sender.flush()
     sender.close()
-    if failed:
-        raise failed[0]
     outcome.details = {"source": feed.name, "ticks": outcome.rows_out, "labelled": labelled}
     if isinstance(feed, LiveFeed):
         outcome.details |= feed.status()

@@ -33,17 +33,24 @@ class LatestPrices:
     has ``followed`` (time of its newest tick), ``basis`` (the product of the factors) and ``basis_as_of``.
     """
 
-    def __init__(self, client: redis.Redis, settings: Settings, rules: Callable[[], LiveRules]):
-        self.client, self.prefix, self.rules = client, settings.redis_prefix, rules
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        rules: Callable[[], LiveRules],
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        self.client, self.prefix, self.rules, self.stop = client, settings.redis_prefix, rules, stop
         self._script = client.register_script(resources.files(__package__).joinpath("prices.lua").read_text())
 
     def write(self, ticks: pa.Table) -> None:
-        """``ticks``: rows of signals/judge.py's tick_prices, all since the last call."""
+        """``ticks``: rows of signals/judge.py's tick_prices, all since the last call. Waits while Redis is away, until
+        ``stop()``."""
         if ticks.num_rows:
             share = pc.binary_join_element_wise(ticks["country"], ticks["symbol"], ":")
             by_time = [(name, "ascending") for name in ("share", "timestamp", "offset")]
             ticks = ticks.append_column("share", share).sort_by(by_time)
-            patiently(lambda: self._write(ticks), tell)
+            patiently(lambda: self._write(ticks), tell, self.stop)
 
     def _write(self, ticks: pa.Table) -> None:
         now, short = int(time.time() * 1000), [rule.name for rule in self.rules().rules if rule.direction == "short"]

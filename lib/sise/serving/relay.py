@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import redis
-from kafka.errors import CommitFailedError, RebalanceInProgressError
+from kafka import KafkaConsumer
+from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 
 from sise.console import tell
 from sise.indicators.registry import Registry
-from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks, producer, send_all
+from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks
+from sise.serving.sender import Sender
 from sise.serving.signals import SignalStore, connect, patiently
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
@@ -20,6 +22,7 @@ from sise.topics import RELAY_GROUP, RULES, SIGNALS, key_of, topic_of
 
 __all__ = ["RulesFile", "publish", "relay"]
 
+_SILENCE = 15.0  # seconds without a partition before it is said
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
 
 
@@ -51,55 +54,92 @@ class RulesFile:
         return self.rules.version != before
 
 
-def publish(store: SignalStore, sender: object, topic: str, signals: list[str], say: Callable[[str], None]) -> None:
+def publish(store: SignalStore, sender: Sender, topic: str, signals: list[str]) -> None:
     """Signals to Kafka; only when they are acknowledged they leave the outbox."""
     if signals:
-        send_all(sender, topic, [(key_of(json.loads(signal)), signal.encode()) for signal in signals])  # type: ignore[arg-type]
-        patiently(lambda: store.published(signals), say)
+        sender.send(topic, [(key_of(json.loads(signal)), signal.encode()) for signal in signals])
+        patiently(lambda: store.published(signals), tell, sender.stop)
+
+
+class _Reader:
+    """The group's records. A Kafka that is away, or gives this member no partition, gives none, and that is said."""
+
+    def __init__(self, settings: Settings):
+        self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
+        self.where = settings.kafka
+        self.joined = False  # it has had its partitions
+        self._since, self._said = time.monotonic(), False
+
+    def poll(self) -> list[list[bytes]]:
+        """The values that came, those of a partition in their order."""
+        try:
+            batch = self._reader.poll(timeout_ms=200)
+        except KafkaError as problem:
+            if not problem.retriable:
+                raise
+            batch = {}
+            time.sleep(0.2)
+        if self._reader.assignment():
+            if self._said:
+                tell(f"relay: it has its partitions after {time.monotonic() - self._since:.0f} s")
+            self.joined, self._since, self._said = True, time.monotonic(), False
+        elif not self._said and time.monotonic() - self._since > _SILENCE:
+            tell(f"relay: Kafka at {self.where} has given it no partition of {RULES.name} yet: waiting")
+            self._said = True
+        return [[message.value for message in messages] for messages in batch.values()]
+
+    def commit(self) -> bool:
+        """Whether Kafka knows now how far it is. If not, what was read comes again after a crash, and is refused."""
+        try:
+            self._reader.commit(timeout_ms=5_000)
+        except (CommitFailedError, RebalanceInProgressError):
+            tell("relay: the group shares its partitions anew; what was read comes again and is refused")
+        except KafkaError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._reader.close(timeout_ms=5_000)
 
 
 def relay(
     settings: Settings, registry: Registry, stop: Callable[[], bool], idle_seconds: float | None = None
 ) -> dict[str, int]:
-    """Runs until ``stop()``, or until nothing came for ``idle_seconds``. Returns records read and signals fired.
+    """Runs until ``stop()``, or until nothing came for ``idle_seconds`` after it was given its partitions (a minute, if
+    it is given none). Returns records read and signals fired.
 
-    Offsets are committed after the write; Redis away is waited for, and what was read meanwhile is not lost.
+    Offsets are committed after the write; Redis or Kafka away is waited for, and what was read meanwhile is not lost.
     """
     file = RulesFile(settings.conf_file("watchlists.json"), registry)
     ensure_topics(settings)
     client: redis.Redis = connect(settings)
     store = SignalStore(client, settings, epoch_of_ticks(settings))
     topic = topic_of(SIGNALS, settings.topic_prefix)
-    sender = producer(settings, linger_ms=0)
-    reader = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
+    sender, reader = Sender(settings, stop, linger_ms=0), _Reader(settings)
     counts = {"records": 0, "signals": 0}
     last = committed = time.monotonic()
-    dirty = False
+    dirty = joined = False
     try:
-        publish(store, sender, topic, patiently(store.unpublished, tell, stop), tell)
+        publish(store, sender, topic, patiently(store.unpublished, tell, stop))
         while not stop():
-            batch = reader.poll(timeout_ms=200)
+            batch = reader.poll()
             now = time.monotonic()
-            if batch:
+            for records in batch:
                 last, dirty = now, True
-                for messages in batch.values():
-                    records = [message.value for message in messages]
-                    fired = store.fire_patiently(records, file.rules, tell, stop)
-                    publish(store, sender, topic, fired, tell)
-                    counts["records"] += len(records)
-                    counts["signals"] += len(fired)
+                fired = store.fire_patiently(records, file.rules, tell, stop)
+                publish(store, sender, topic, fired)
+                counts["records"] += len(records)
+                counts["signals"] += len(fired)
             if dirty and (now - committed > _COMMIT_EVERY or not batch):
-                try:
-                    reader.commit()
-                except (CommitFailedError, RebalanceInProgressError):
-                    tell("relay: the group shares its partitions anew; what was read comes again and is refused")
-                committed, dirty = now, False
+                committed, dirty = now, not reader.commit()
                 if file.changed():
                     tell(f"relay: rules {file.rules.version}")
-            if idle_seconds is not None and now - last > idle_seconds:
+            if reader.joined and not joined:
+                joined, last = True, now
+            if idle_seconds is not None and now - last > (idle_seconds if joined else max(idle_seconds, 60)):
                 break
     finally:
         reader.close()
-        sender.close(5)
+        sender.close()
         client.close()
     return counts

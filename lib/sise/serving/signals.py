@@ -15,7 +15,16 @@ from importlib import resources
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+    TryAgainError,
+)
 
 from sise.errors import SiseError
 from sise.redact import redact
@@ -27,7 +36,18 @@ __all__ = ["SignalStore", "connect", "patiently"]
 T = TypeVar("T")
 # One script call holds Redis for some milliseconds: readers come in between.
 _CHUNK = 250
-_AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)
+# What Redis answers while it loads, cannot write to its disk, is full or changes roles: it passes as an absence does.
+# Some of it has no class of its own, and what a script meets comes inside another error's text.
+_AWAY = (
+    ConnectionError,
+    TimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+)
+_PASSING = {"LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"}
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -35,7 +55,7 @@ def connect(settings: Settings) -> redis.Redis:
     client = redis.Redis.from_url(settings.redis, socket_timeout=10, socket_connect_timeout=5)
     try:
         client.ping()
-    except _AWAY as problem:
+    except RedisError as problem:
         where = redact(_without_password(settings.redis))
         raise SiseError(
             f"Redis does not answer at {where}: {problem}. Start it with 'make up', or set SISE_REDIS_URL"
@@ -43,19 +63,26 @@ def connect(settings: Settings) -> redis.Redis:
     return client
 
 
+def _away(problem: RedisError) -> bool:
+    return isinstance(problem, _AWAY) or not _PASSING.isdisjoint(re.split(r"\W+", str(problem)))
+
+
 def _without_password(url: str) -> str:
     return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1…@", url)
 
 
 def patiently(work: Callable[[], T], say: Callable[[str], None], stop: Callable[[], bool] = lambda: False) -> T:
-    """``work()``, again and again while Redis is away; says so once, and once when it is back."""
+    """``work()``, again and again while Redis is away, or answers what passes by itself; says so once, and once when it
+    is back. Where ``stop()`` it gives up, with SiseError."""
     waited = 0.0
     while True:
         try:
             found = work()
-        except _AWAY as problem:
-            if stop():
+        except RedisError as problem:
+            if not _away(problem):
                 raise
+            if stop():
+                raise SiseError(f"stopped while Redis was away: {problem}") from problem
             if not waited:
                 say(f"Redis is away ({problem}): waiting, nothing is lost")
             pause = min(2.0, 0.1 + waited / 10)
@@ -103,7 +130,9 @@ class SignalStore:
         """``fire``, waiting while Redis is away. An answer that was lost on the way is found in the outbox."""
         try:
             return self.fire(records, rules)
-        except _AWAY:
+        except RedisError as problem:
+            if not _away(problem):
+                raise
             patiently(lambda: self.fire(records, rules), say, stop)
             return patiently(self.unpublished, say, stop)
 

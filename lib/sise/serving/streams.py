@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,19 @@ from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
-from sise.ops.outcome import Outcome
-from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of, producer, send_all
+from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
-from sise.serving.signals import SignalStore, connect
-from sise.session import Hold, described, tick_plans
+from sise.serving.sender import Sender
+from sise.serving.signals import SignalStore, connect, patiently
+from sise.session import tick_plans
 from sise.settings import Settings
-from sise.signals.archive import signals_of
 from sise.signals.curves import load_curves
 from sise.signals.detect import complaints_of_universe, detect_rules, live_side, rules_and_prices
 from sise.signals.judge import PRICE, Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "archive_signals", "check_slots", "why_ended"]
+__all__ = ["Detection", "check_slots", "why_ended"]
 
 HEADROOM = 2  # the price query, and the broadcast of live_state
 
@@ -50,27 +50,6 @@ def check_slots(master: str, slots: int, partitions: int) -> None:
     )
 
 
-def archive_signals(spark: SparkSession, lake: Lake, settings: Settings) -> Outcome:
-    """stock-signals into the table signals. The whole topic is read each time and merged on the id: there is no
-    position to lose, and a month of signals is little."""
-    ensure_topics(settings)
-    outcome = Outcome()
-    with described(spark, "signals: archive what has fired"):
-        messages = (
-            spark.read.format("kafka")
-            .option("kafka.bootstrap.servers", settings.kafka)
-            .option("subscribe", topic_of(SIGNALS, settings.topic_prefix))
-            .load()
-        )
-        with Hold() as hold:
-            rows = hold(signals_of(messages))
-            outcome.rows_in = rows.count()
-            new = rows.join(lake.read("signals").select("signal_id"), "signal_id", "left_anti")
-            outcome.rows_out = lake.merge("signals", hold(new)).inserted
-    outcome.say(f"{outcome.rows_in} signals in Kafka, {outcome.rows_out} new in the archive")
-    return outcome
-
-
 @dataclass
 class Detection:
     """The queries of one detect_signals job."""
@@ -82,6 +61,8 @@ class Detection:
     trigger: str
     checkpoints: Path
     checkpoint_seconds: int = 300  # real-time mode: what a crash replays, and when new tables are read
+    # Set while queries are stopped: a batch that waits for Redis or Kafka gives up then, and comes again.
+    ending: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
@@ -103,7 +84,12 @@ class Detection:
             context = self.spark.sparkContext
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
         self._note_rules()
-        self.prices = LatestPrices(connect(self.settings), self.settings, lambda: self.file.rules)
+        client, ending = connect(self.settings), self.ending.is_set
+        self.prices = LatestPrices(client, self.settings, lambda: self.file.rules, ending)
+        if self.trigger != "realtime":
+            self.store = SignalStore(client, self.settings, self.epoch)
+            self.sender = Sender(self.settings, ending, linger_ms=0)
+            publish(self.store, self.sender, topic_of(SIGNALS, self.settings.topic_prefix), self.store.unpublished())
         self._start_queries()
 
     def _start_queries(self) -> None:
@@ -112,8 +98,15 @@ class Detection:
 
     def stop(self) -> None:
         self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
+        self._stop_queries()
+        if self.trigger != "realtime":
+            self.sender.close()
+
+    def _stop_queries(self) -> None:
+        self.ending.set()
         for query in self.queries:
             query.stop()
+        self.ending.clear()
 
     @property
     def details(self) -> dict[str, Any]:
@@ -144,8 +137,7 @@ class Detection:
 
     def _restart(self) -> None:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
-        for query in self.queries:
-            query.stop()
+        self._stop_queries()
         self._start_queries()
 
     @property
@@ -262,18 +254,20 @@ class _MicroBatches:
 
     def __init__(self, detection: Detection):
         self.rules, self.prices = detection.file.rules, detection.prices
-        settings = detection.settings
-        self.store = SignalStore(connect(settings), settings, detection.epoch)
-        self.sender = producer(settings, linger_ms=0)
-        self.topics = {t: topic_of(t, settings.topic_prefix) for t in (DEAD, SIGNALS)}
-        publish(self.store, self.sender, self.topics[SIGNALS], self.store.unpublished(), tell)
+        self.store, self.sender, self.stop = detection.store, detection.sender, detection.ending.is_set
+        self.topics = {t: topic_of(t, detection.settings.topic_prefix) for t in (DEAD, SIGNALS)}
+        self.begun = False
 
     def __call__(self, rows: pa.Table) -> None:
+        if not self.begun:  # the batch before may have given up between the two
+            left = patiently(self.store.unpublished, tell, self.stop)
+            publish(self.store, self.sender, self.topics[SIGNALS], left)
+            self.begun = True
         dead = rows.filter(pc.equal(rows["kind"], "dead")).select(["key", "value"]).to_pylist()
-        send_all(self.sender, self.topics[DEAD], [(row["key"], row["value"].encode()) for row in dead])
+        self.sender.send(self.topics[DEAD], [(row["key"], row["value"].encode()) for row in dead])
         records = rows.filter(pc.equal(rows["kind"], "rules"))["value"].to_pylist()
-        fired = self.store.fire_patiently(records, self.rules, tell, lambda: False)
-        publish(self.store, self.sender, self.topics[SIGNALS], fired, tell)
+        fired = self.store.fire_patiently(records, self.rules, tell, self.stop)
+        publish(self.store, self.sender, self.topics[SIGNALS], fired)
         self.prices.write(rows.filter(pc.fill_null(pc.not_equal(rows["kind"], "dead"), True)).select(list(PRICE)))
 
 

@@ -18,10 +18,12 @@ from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.signals.curves import Curve, session_share
-from sise.signals.judge import PRICE, REBASED_BY, Clock, judged, with_settled
+from sise.signals.judge import LONGEST, PRICE, REBASED_BY, Clock, judged, with_settled
 from sise.signals.rules import LiveRules
 
 __all__ = ["complaints_of_universe", "detect_rules", "live_side", "rules_and_prices"]
+
+_SHOWN = 10_000  # characters of a refused message
 
 
 def live_side(
@@ -129,9 +131,8 @@ def rules_and_prices(
     record = _record(rules, names, epoch)
     value = F.when(F.col("kind") == "dead", _dead_letter()).when(F.col("kind") == "rules", record)
     of_price = [F.when(~refused, F.col(name)).alias(name) for name in PRICE]
-    return rows.select(
-        "kind", F.when(F.col("kind").isNotNull(), F.col("key")).alias("key"), value.alias("value"), *of_price
-    )
+    key = F.when(F.col("kind") == "dead", F.substring("key", 1, LONGEST)).when(F.col("kind") == "rules", F.col("key"))
+    return rows.select("kind", key.alias("key"), value.alias("value"), *of_price)
 
 
 def _may_have_signals() -> Column:
@@ -202,6 +203,15 @@ def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
 
 
 def _dead_letter() -> Column:
+    """The whole of a message that is too long would be one that Kafka does not take: there it is by its offset."""
+    long = F.length("text") > _SHOWN
     return F.to_json(
-        F.struct("reason", F.col("text").alias("message"), F.col("tick_topic").alias("topic"), "partition", "offset")
+        F.struct(
+            F.substring("reason", 1, _SHOWN).alias("reason"),
+            F.substring("text", 1, _SHOWN).alias("message"),
+            F.when(long, F.length("text")).alias("message_length"),
+            F.col("tick_topic").alias("topic"),
+            "partition",
+            "offset",
+        )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -13,11 +14,12 @@ from sise.prices.quality import rounding_of
 from sise.prices.unsettled import UNSETTLED
 from sise.topics import TICK_FIELDS
 
-__all__ = ["PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
+__all__ = ["LONGEST", "PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
 
 PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "offset", "as_of", "rebased_by")
 # The factor from the basis of the last bar to the session's; null where no one knows it yet. Of with_settled's rows.
 REBASED_BY = "CASE WHEN settled THEN rebased_by END AS rebased_by"
+LONGEST = 200  # characters of a tick's key, market or label
 _NOT_A_TICK = "not a tick: malformed JSON, or not an object"
 
 
@@ -120,6 +122,10 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
         (
             (F.col("day_volume") < 0) | (F.coalesce("volume", F.lit(0)) < 0),
             F.lit("volume or day_volume is negative"),
+        ),
+        (
+            reduce(Column.__or__, [F.length(name) > LONGEST for name in ("key", "market", "label")]),
+            F.lit(f"its key, market or label is longer than {LONGEST}"),
         ),
         (F.col("s_close").isNull(), F.concat(F.lit("unknown share "), F.concat_ws(":", "country", "symbol"))),
         (at > now + clock.ahead_ms, F.lit("its time is in the future of the feed's clock")),

@@ -55,7 +55,10 @@ class KisStream:
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
         approval = self.rest.approval_key()
         timeout = self.settings.http_timeout
-        with connect(self.settings.kis_stream_url, open_timeout=timeout, close_timeout=1, proxy=None) as link:
+        # KIS asks by messages of its own (PINGPONG), and does not say that it answers the protocol's: the feed judges
+        # its silence.
+        options: dict[str, Any] = {"open_timeout": timeout, "close_timeout": 1, "ping_interval": None, "proxy": None}
+        with connect(self.settings.kis_stream_url, **options) as link:
             self._socket, self.heard = link, time.monotonic()
             try:
                 for (kind, key), _ in self.wanted.items():

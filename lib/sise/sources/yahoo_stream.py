@@ -18,7 +18,8 @@ from sise.topics import Tick, with_reference
 __all__ = ["YahooPoll", "YahooStream"]
 
 _REGULAR = 1  # yfinance's market_hours: 0 before, 1 in, 2 after the session
-_SUBSCRIBE = 200
+_SUBSCRIBE = 200  # names a message
+_AGAIN = 15.0  # seconds until Yahoo is told again, as yfinance's other client does
 
 
 class YahooStream:
@@ -35,7 +36,7 @@ class YahooStream:
         self.wanted = {yahoo_symbol(share.market, share.symbol): share for share in shares}
         self.countries = frozenset(share.country for share in shares)
         self.bad_messages = 0
-        self.heard = 0.0
+        self.heard = self._subscribed = 0.0
         self._client: Any = None
 
     def run(self, put: Callable[[Tick], None], stop: Callable[[], bool]) -> None:
@@ -45,9 +46,7 @@ class YahooStream:
         client = yfinance.WebSocket(self.settings.yahoo_stream_url, verbose=False)
         self._client = client
         try:
-            names = list(self.wanted)
-            for n in range(0, len(names), _SUBSCRIBE):
-                client.subscribe(names[n : n + _SUBSCRIBE])
+            self._subscribe(client)
             self.heard = time.monotonic()
             client.listen(lambda message: self._take(message, put, stop))
         except _Over:
@@ -55,6 +54,13 @@ class YahooStream:
         finally:
             self._client = None
             client.close()
+
+    def _subscribe(self, client: Any) -> None:
+        names = list(self.wanted)
+        for n in range(0, len(names), _SUBSCRIBE):
+            client._subscriptions.clear()  # else each message has all names so far
+            client.subscribe(names[n : n + _SUBSCRIBE])
+        self._subscribed = time.monotonic()
 
     def cut(self) -> None:
         if (client := self._client) is not None and client._ws is not None:
@@ -65,6 +71,8 @@ class YahooStream:
         self.heard = time.monotonic()
         if stop():
             raise _Over
+        if time.monotonic() - self._subscribed > _AGAIN and self._client is not None:
+            self._subscribe(self._client)
         share = self.wanted.get(str(message.get("id")))
         try:
             if share is None or int(message.get("market_hours", 0)) != _REGULAR:

@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -150,14 +151,14 @@ class Streams:
         answers."""
         from kafka import TopicPartition
 
-        from sise.serving.kafka import TOPICS, consumer
+        from sise.serving.kafka import TOPICS, consumer, reached
         from sise.topics import RELAY_GROUP, RULES, topic_of
 
-        reader = consumer(self.settings, [], RELAY_GROUP, bootstrap_timeout_ms=3_000, request_timeout_ms=5_000)
-        try:
+        reader = consumer(self.settings, [], RELAY_GROUP, bootstrap_timeout_ms=3_000, request_timeout_ms=10_000)
+        ends: dict[str, int] = {}
+        rows = []
+        with reached(self.settings), closing(reader):
             known = reader.topics()
-            ends: dict[str, int] = {}
-            rows = []
             for topic in TOPICS:
                 name = topic_of(topic, self.settings.topic_prefix)
                 if name not in known:
@@ -167,13 +168,11 @@ class Streams:
                 ends[topic.name] = sum(last.values())
                 lag = None
                 if topic == RULES:
-                    done = {p: reader.committed(p) for p in parts}
+                    done = {p: reader.committed(p, timeout_ms=5_000) for p in parts}
                     if any(offset is not None for offset in done.values()):
                         lag = sum(last[p] - (first[p] if done[p] is None else done[p]) for p in parts)
                 kept = sum(last.values()) - sum(first.values())
                 rows.append({"topic": name, "kind": topic.name, "about": topic.about, "records": kept, "lag": lag})
-        finally:
-            reader.close()
         now, before = time.monotonic(), self._before
         for row in rows:
             since = None if before is None else before[1].get(row["kind"])

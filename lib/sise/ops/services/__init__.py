@@ -137,7 +137,7 @@ def _end(service: Service) -> Record | None:
 
 def _check_ports(service: Service) -> None:
     for variable, port in service.ports.items():
-        until = time.monotonic() + 2
+        until = time.monotonic() + 15
         while port_taken(port):
             owner = port_owner(port)
             if owner is None and time.monotonic() < until:

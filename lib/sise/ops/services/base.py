@@ -35,7 +35,8 @@ class Service(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     variable: ClassVar[str]  # the setting that names one of the user's own
-    patience: ClassVar[float] = 30.0  # seconds until it must be healthy
+    # Seconds until it must be healthy: after a power cut it reads its logs first. One that ends is seen at once.
+    patience: ClassVar[float] = 300.0
     farewell: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))
 
     def __init__(self, settings: Settings) -> None:

@@ -88,7 +88,6 @@ class Kafka(Service):
     name = "kafka"
     title = "Kafka"
     variable = "SISE_KAFKA"
-    patience = 90.0
 
     @property
     def external(self) -> bool:
