@@ -22,11 +22,15 @@ import redis
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from sise.errors import ServiceError
+from sise.dashboard.data.system import Streams
+from sise.errors import ServiceError, SiseError
 from sise.ops.services import NAMES, start, status, stop
 from sise.ops.services.kafka import cluster_id
 from sise.ops.services.process import Record, birth
+from sise.serving.kafka import TOPICS, ensure_topics, read_all
+from sise.serving.sender import Sender
 from sise.settings import Settings
+from sise.topics import DEAD, TICKS
 from tests.conftest import HERE
 from tests.live.conftest import settings_in
 
@@ -382,3 +386,22 @@ def test_postgres_runs_where_only_we_may_enter(alone):
     finally:
         stop(own)
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_kafka_is_looked_at_and_one_that_hangs_is_not_waited_for(alone):
+    (kafka,) = start(alone, ["kafka"])
+    streams = Streams(alone)
+    assert streams.look().empty, "no topic yet"
+    ensure_topics(alone)
+    sender = Sender(alone)
+    sender.send(TICKS.name, [(b"KR:A", b'{"n": 1}')] * 5)
+    sender.close()
+    found = streams.look().set_index("kind")
+    assert list(found.index) == [topic.name for topic in TOPICS] and found.loc[TICKS.name, "records"] == 5
+    assert read_all(alone, TICKS) == [{"n": 1}] * 5 and read_all(alone, DEAD) == []
+    os.kill(kafka.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(SiseError, match="Kafka does not answer"):
+            streams.look()
+    finally:
+        os.kill(kafka.pid, signal.SIGCONT)

@@ -16,7 +16,15 @@ from sise.errors import SiseError
 from sise.settings import Settings
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
 
-__all__ = ["consumer", "ensure_topics", "epoch_of_ticks", "partitions_of", "reached", "read_all"]
+__all__ = [
+    "consumer",
+    "ensure_topics",
+    "epoch_of_ticks",
+    "partitions_by_topic",
+    "partitions_of",
+    "reached",
+    "read_all",
+]
 
 TOPICS = (TICKS, RULES, SIGNALS, DEAD)
 
@@ -36,10 +44,13 @@ def reached(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+def _admin(settings: Settings, reach_ms: int = 20_000, answer_ms: int = 30_000) -> Iterator[KafkaAdminClient]:
     with reached(settings):
         admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka, client_id="sise", bootstrap_timeout_ms=20_000, request_timeout_ms=30_000
+            bootstrap_servers=settings.kafka,
+            client_id="sise",
+            bootstrap_timeout_ms=reach_ms,
+            request_timeout_ms=answer_ms,
         )
         try:
             yield admin
@@ -91,6 +102,16 @@ def _described(settings: Settings, topic: Topic) -> dict[str, Any]:
     if told.get("error_code"):
         raise SiseError(f"Kafka at {settings.kafka} has no topic {name} (error {told['error_code']})")
     return told
+
+
+def partitions_by_topic(settings: Settings, topics: Sequence[Topic], reach_ms: int, answer_ms: int) -> dict[Topic, int]:
+    """How many partitions each of the topics has, without those that are not there. (The consumer would ask for them
+    without an end to its patience.)"""
+    names = {topic_of(topic, settings.topic_prefix): topic for topic in topics}
+    with _admin(settings, reach_ms, answer_ms) as admin:
+        known = [name for name in admin.list_topics() if name in names]
+        told = admin.describe_topics(known) if known else []
+    return {names[found["name"]]: len(found["partitions"]) for found in told}
 
 
 def partitions_of(settings: Settings, topic: Topic = TICKS) -> int:

@@ -122,9 +122,9 @@ class Sender:
                 if self.stop():
                     raise SiseError(f"Kafka at {self.settings.kafka} does not answer: {left}") from problem
                 if not waited:
-                    tell(f"Kafka at {self.settings.kafka} is away ({left}): waiting, nothing is lost")
+                    tell(f"Kafka at {self.settings.kafka} does not answer ({left}): waiting, nothing is lost")
                 waited = True
             else:
                 if waited:
-                    tell(f"Kafka is back after {time.monotonic() - since:.0f} s")
+                    tell(f"Kafka answers again after {time.monotonic() - since:.0f} s")
                 return found
