@@ -560,9 +560,10 @@ def test_a_signal_is_followed_through_an_ex_date_at_the_new_basis(store, rules, 
 
 
 def test_what_died_before_kafka_is_published_later(store, rules):
-    signals = store.fire([record("A", 1, RSI)], rules)
-    assert store.unpublished() == signals  # the process dies here, and comes again:
-    assert store.fire([record("A", 1, RSI)], rules) == []
+    records = [record("A", n, RSI if n % 2 else []) for n in range(400)]
+    signals = store.fire(records, rules)
+    assert len(signals) == 200 and store.unpublished() == signals  # the process dies here, and comes again:
+    assert store.fire(records, rules) == []
     store.published(store.unpublished())
     assert store.unpublished() == []
 

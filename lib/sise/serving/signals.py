@@ -63,6 +63,11 @@ def connect(settings: Settings) -> redis.Redis:
     return client
 
 
+def _place(signal: str) -> tuple[int, int, int]:
+    told = json.loads(signal)
+    return told["received"], told["partition"], told["offset"]
+
+
 def _away(problem: RedisError) -> bool:
     return isinstance(problem, _AWAY) or not _PASSING.isdisjoint(re.split(r"\W+", str(problem)))
 
@@ -137,9 +142,10 @@ class SignalStore:
             return patiently(self.unpublished, say, stop)
 
     def unpublished(self) -> list[str]:
-        """Signals that were fired and are not known to be in Kafka: a process died in between."""
+        """Signals that were fired and are not known to be in Kafka, in the order of their ticks: a process died, or an
+        answer was lost, in between."""
         found: Any = self.client.hvals(self._outbox)
-        return [value.decode() for value in found]
+        return sorted((value.decode() for value in found), key=_place)
 
     def published(self, signals: Iterable[str]) -> None:
         ids = [json.loads(signal)["id"] for signal in signals]
