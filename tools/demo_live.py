@@ -125,8 +125,7 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        found = _follow(console, settings, sender)
-    ticks = read_all(settings, TICKS)
+        found, ticks = _follow(console, settings, sender)
     wanted = _labelled(ticks)
     got = [(s["symbol"], s["signal_type"]) for s in found]
     if sender.returncode or len(ticks) != count:
@@ -149,16 +148,20 @@ def _labelled(ticks: list[dict[str, Any]]) -> set[tuple[str, str]]:
     return {(t["symbol"], rule) for t in ticks for rule in t.get("label", "").split(",") if rule}
 
 
-def _follow(console: Console, settings: Settings, sender: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+def _follow(
+    console: Console, settings: Settings, sender: subprocess.Popen[bytes]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Prints signals as they arrive, until the feed has ended, what must fire has, and nothing came for some seconds
-    more. A machine that is slow may take minutes for its first batch."""
+    more. A machine that is slow may take minutes for its first batch. Returns the signals, and the feed's ticks."""
     client = connect(settings)
     found: list[dict[str, Any]] = []
+    ticks: list[dict[str, Any]] = []
     position, last, end = "-", time.monotonic(), 0.0
     missing: set[tuple[str, str]] = set()
     while not end or (time.monotonic() < end and (missing or time.monotonic() - last < 5)):
         if not end and sender.poll() is not None:
-            missing, last, end = _labelled(read_all(settings, TICKS)), time.monotonic(), time.monotonic() + 300
+            ticks = read_all(settings, TICKS)
+            missing, last, end = _labelled(ticks), time.monotonic(), time.monotonic() + 300
         missing -= {(s["symbol"], s["signal_type"]) for s in found}
         rows: Any = client.xrange(f"{settings.redis_prefix}signals", min=position)
         for name, row in rows:
@@ -170,7 +173,7 @@ def _follow(console: Console, settings: Settings, sender: subprocess.Popen[bytes
                 f"  {signal_['country']}:{signal_['symbol']:8} {signal_['signal_type']:22} at {price}", markup=False
             )
         time.sleep(0.1)
-    return found
+    return found, ticks
 
 
 if __name__ == "__main__":

@@ -95,32 +95,37 @@ def _refuse_senders_time(admin: KafkaAdminClient, names: Sequence[str]) -> None:
             )
 
 
-def _described(settings: Settings, topic: Topic) -> dict[str, Any]:
-    name = topic_of(topic, settings.topic_prefix)
-    with _admin(settings) as admin:
-        told = dict(admin.describe_topics([name])[0])
-    if told.get("error_code"):
-        raise SiseError(f"Kafka at {settings.kafka} has no topic {name} (error {told['error_code']})")
-    return told
+def _described(
+    settings: Settings, topics: Sequence[Topic], reach_ms: int = 20_000, answer_ms: int = 30_000
+) -> dict[Topic, dict[str, Any]]:
+    """What Kafka tells of the topics, in their order, without those that are not there."""
+    names = {topic: topic_of(topic, settings.topic_prefix) for topic in topics}
+    with _admin(settings, reach_ms, answer_ms) as admin:
+        told = admin.describe_topics(list(names.values()))
+    found = {about["name"]: about for about in told if not about.get("error_code")}
+    return {topic: found[name] for topic, name in names.items() if name in found}
+
+
+def _one(settings: Settings, topic: Topic) -> dict[str, Any]:
+    if not (found := _described(settings, [topic])):
+        raise SiseError(f"Kafka at {settings.kafka} has no topic {topic_of(topic, settings.topic_prefix)}")
+    return found[topic]
 
 
 def partitions_by_topic(settings: Settings, topics: Sequence[Topic], reach_ms: int, answer_ms: int) -> dict[Topic, int]:
     """How many partitions each of the topics has, without those that are not there. (The consumer would ask for them
     without an end to its patience.)"""
-    names = {topic_of(topic, settings.topic_prefix): topic for topic in topics}
-    with _admin(settings, reach_ms, answer_ms) as admin:
-        known = [name for name in admin.list_topics() if name in names]
-        told = admin.describe_topics(known) if known else []
-    return {names[found["name"]]: len(found["partitions"]) for found in told}
+    found = _described(settings, topics, reach_ms, answer_ms)
+    return {topic: len(about["partitions"]) for topic, about in found.items()}
 
 
 def partitions_of(settings: Settings, topic: Topic = TICKS) -> int:
-    return len(_described(settings, topic)["partitions"])
+    return len(_one(settings, topic)["partitions"])
 
 
 def epoch_of_ticks(settings: Settings) -> str:
     """Names the life of the tick topic: another one after it was deleted and made again."""
-    return str(_described(settings, TICKS)["topic_id"])[:8]
+    return str(_one(settings, TICKS)["topic_id"])[:8]
 
 
 def consumer(settings: Settings, topics: Sequence[Topic], group: str | None, **options: Any) -> KafkaConsumer:

@@ -67,7 +67,7 @@ class _Reader:
     def __init__(self, settings: Settings):
         self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
         self.where = settings.kafka
-        self.joined = False  # it has had its partitions
+        self.joined = 0.0  # since when it has had partitions
         self._since, self._said = time.monotonic(), False
 
     def poll(self) -> list[list[bytes]]:
@@ -82,7 +82,8 @@ class _Reader:
         if self._reader.assignment():
             if self._said:
                 tell(f"relay: it has its partitions after {time.monotonic() - self._since:.0f} s")
-            self.joined, self._since, self._said = True, time.monotonic(), False
+            self._since, self._said = time.monotonic(), False
+            self.joined = self.joined or self._since
         elif not self._said and time.monotonic() - self._since > _SILENCE:
             tell(f"relay: Kafka at {self.where} has given it no partition of {RULES.name} yet: waiting")
             self._said = True
@@ -118,7 +119,7 @@ def relay(
     sender, reader = Sender(settings, stop, linger_ms=0), _Reader(settings)
     counts = {"records": 0, "signals": 0}
     last = committed = time.monotonic()
-    dirty = joined = False
+    dirty = False
     try:
         publish(store, sender, topic, patiently(store.unpublished, tell, stop))
         while not stop():
@@ -134,10 +135,10 @@ def relay(
                 committed, dirty = now, not reader.commit()
                 if file.changed():
                     tell(f"relay: rules {file.rules.version}")
-            if reader.joined and not joined:
-                joined, last = True, now
-            if idle_seconds is not None and now - last > (idle_seconds if joined else max(idle_seconds, 60)):
-                break
+            if idle_seconds is not None:
+                patience = idle_seconds if reader.joined else max(idle_seconds, 60)
+                if now - max(last, reader.joined) > patience:
+                    break
     finally:
         reader.close()
         sender.close()

@@ -57,8 +57,8 @@ class KisStream:
         timeout = self.settings.http_timeout
         # KIS asks by messages of its own (PINGPONG), and does not say that it answers the protocol's: the feed judges
         # its silence.
-        options: dict[str, Any] = {"open_timeout": timeout, "close_timeout": 1, "ping_interval": None, "proxy": None}
-        with connect(self.settings.kis_stream_url, **options) as link:
+        url = self.settings.kis_stream_url
+        with connect(url, open_timeout=timeout, close_timeout=1, ping_interval=None, proxy=None) as link:
             self._socket, self.heard = link, time.monotonic()
             try:
                 for (kind, key), _ in self.wanted.items():

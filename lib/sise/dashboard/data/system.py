@@ -159,9 +159,9 @@ class Streams:
         ends: dict[str, int] = {}
         rows = []
         with reached(self.settings), closing(reader):
-            for topic in (topic for topic in TOPICS if topic in counts):
+            for topic, count in counts.items():
                 name = topic_of(topic, self.settings.topic_prefix)
-                parts = [TopicPartition(name, p) for p in range(counts[topic])]
+                parts = [TopicPartition(name, p) for p in range(count)]
                 first, last = reader.beginning_offsets(parts), reader.end_offsets(parts)
                 ends[topic.name] = sum(last.values())
                 lag = None
