@@ -6,15 +6,19 @@ import json
 import os
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from string import ascii_uppercase
 
 import pyarrow as pa
 import pytest
 
 from sise.prices.gather import Wanted, gather
+from sise.sources.asks import Ask
 from sise.sources.krx import KrxVendor
 from sise.sources.ledger import Ledger
 from sise.sources.naver import NaverVendor
+from sise.sources.plan import Held, Span
 from sise.sources.settings import SourceSettings
+from sise.sources.turns import take_turns
 from sise.sources.yahoo import YahooVendor
 from tests.builders import put, share
 from tests.conftest import CONF, SHARED
@@ -219,72 +223,90 @@ def test_shares_beyond_what_a_day_has_time_for_are_quoted_in_their_turn(collect,
     asked = []
     with YahooServer({"^IXIC": Share(rows_of(days))}) as server:
         for n, most in ((8, 2_400), (9, 35), (10, 35)):
-            server.shares |= {s: Share(rows[s][:n]) for s in names}
             # what a quote does not tell: a dividend, a session that was corrected
-            server.shares["S018"].dividends = [(days[8], 0.25)]
+            server.shares |= {s: Share(rows[s][:n], dividends=[(days[8], 0.25)]) for s in names}
             evening = datetime.combine(days[n - 1] + timedelta(days=1), time(12), UTC)
             outcome = collect(server, now=evening, most_charts=most)
             assert outcome.details["fates"] == {"ok": 61} and outcome.rows_out >= 60
             asked.append(charts(server))
-            rows["S011"][8] = (*rows["S011"][8][:5], 9_999 if n > 8 else 1_008)
             if n == 9:
-                assert lake.read("actions").isEmpty() and not {"S011", "S018"} & asked[1]
+                assert {r["symbol"] for r in lake.read("actions").collect()} == asked[1]
                 provisional = {s for (s, _), r in stored(lake).items() if r["provisional"]}
                 assert provisional == set(names) - asked[1]
+                for name in names:
+                    rows[name][8] = (*rows[name][8][:5], 9_999)
     assert asked[0] == set(names) and all(20 < len(some) < 45 for some in asked[1:]), [*map(len, asked)]
-    assert {"S011", "S018"} <= asked[2]
+    assert asked[1] - asked[2] and asked[2] - asked[1], "each has its turn"
     kept = stored(lake)
-    assert {key for key, r in kept.items() if r["provisional"]} >= {(s, days[9]) for s in set(names) - asked[2]}
+    only_quoted = set(names) - asked[2]
+    assert {key for key, r in kept.items() if r["provisional"]} >= {(s, days[9]) for s in only_quoted}
     assert not any(r["provisional"] for (s, _), r in kept.items() if s in asked[2])
     told = {key: (r["open"], r["high"], r["low"], r["close"], r["volume"]) for key, r in kept.items()}
+    for name in only_quoted:
+        rows[name][8] = (*rows[name][8][:5], 1_008)
     assert told == {(s, row[0]): tuple(map(float, row[1:])) for s in names for row in rows[s][:10]}
-    assert [(r["symbol"], r["amount"]) for r in lake.read("actions").collect()] == [("S018", 0.25)]
+    assert sorted((r["symbol"], r["amount"]) for r in lake.read("actions").collect()) == [
+        (s, 0.25) for s in sorted(asked[1] | asked[2])
+    ]
+
+
+def whose_turn(calendars, day, names):
+    """Those that a quote may answer of a day that has no time for any chart."""
+    recheck, before = calendars["US"].back(day, 4), calendars["US"].back(day, 1)
+    asks = [Ask("bars", "US", "NASDAQ", name, recheck, day) for name in names]
+    held = {ask.key: Held(date(2024, 1, 2), before) for ask in asks}
+    spans = {"US": Span(None, day, day)}
+    return {ask.symbol for ask in take_turns(asks, held, calendars, spans, SourceSettings(conf=CONF), 0)}
 
 
 def test_a_quote_that_does_not_go_on_from_what_is_stored_is_looked_into(collect, lake, calendars):
     days = days_of(calendars, count=8)
-    names = ["S0", "S2", "S3", "S4", "S5", "S7", "S8", "S11", "S13"]  # those whose turn it is, and S1
-    put(lake, "symbols", [share(s, country="US", market="NASDAQ") for s in (*names, "S1")])
-    levels = {s: 100 + int(s[1:]) for s in (*names, "S1")}
-    with YahooServer({s: Share(rows_of(days[:-1], level)) for s, level in levels.items()}) as server:
+    turns = whose_turn(calendars, days[-1], [f"{c}{n}" for c in ascii_uppercase for n in range(14)])
+    # A share for each case whose turn it is; it is not the turn of the one of case 1.
+    s = {n: next(f"{c}{n}" for c in ascii_uppercase if (f"{c}{n}" in turns) == (n != 1)) for n in range(14)}
+    names = [s[n] for n in (0, 2, 3, 4, 5, 7, 8, 11, 13)]
+    put(lake, "symbols", [share(name, country="US", market="NASDAQ") for name in (*names, s[1])])
+    levels = {name: 100 + int(name[1:]) for name in (*names, s[1])}
+    with YahooServer({name: Share(rows_of(days[:-1], level)) for name, level in levels.items()}) as server:
         collect(server, now=datetime(2025, 3, 29, 12, tzinfo=UTC), start=days[0])
-        server.shares |= {s: Share(rows_of(days, level)) for s, level in levels.items()}
+        server.shares |= {name: Share(rows_of(days, level)) for name, level in levels.items()}
         halves = [(d, o / 2, h / 2, low / 2, c / 2, v * 2) for d, o, h, low, c, v in rows_of(days, 100)]
-        server.shares["S0"] = Share(halves, splits=[(days[-1], 2, 1)])
-        server.shares["S2"] = Share([*rows_of(days, 102)[:-1], (days[-1], 60.0, 61.0, 59.0, 60.0, 5)])
-        server.shares["S3"].currency = "CAD"
-        server.shares["S4"] = Share([*rows_of(days, 104)[:-1], (days[-1], 110.0, 109.0, 108.0, 110.0, 7)])
-        server.shares["S5"] = Share(rows_of(days[:-1], 105))
-        server.shares["S7"].last_trade = days[-2]
+        server.shares[s[0]] = Share(halves, splits=[(days[-1], 2, 1)])
+        server.shares[s[2]] = Share([*rows_of(days, 102)[:-1], (days[-1], 60.0, 61.0, 59.0, 60.0, 5)])
+        server.shares[s[3]].currency = "CAD"
+        server.shares[s[4]] = Share([*rows_of(days, 104)[:-1], (days[-1], 110.0, 109.0, 108.0, 110.0, 7)])
+        server.shares[s[5]] = Share(rows_of(days[:-1], 105))
+        server.shares[s[7]].last_trade = days[-2]
         odd = server._quotes(names)
         odd[6]["regularMarketTime"] *= 1000
         server.quotes = odd
-        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith("chart/S1") else None
+        server.fault = lambda asked: Reply("<html>down</html>") if asked.path.endswith(f"chart/{s[1]}") else None
         outcome = collect(server, most_charts=0)
-        assert charts(server) == {"S0", "S1", "S2", "S3", "S4", "S5", "S7", "S8"}
+        assert charts(server) == {s[0], s[1], s[2], s[3], s[4], s[5], s[7], s[8]}
         assert any("2 shares were quoted" in line for line in outcome.lines)
         told = fates(lake, "run-1")
-        assert {told[s] for s in ("S11", "S13")} == {("ok", "quoted")} and told["S3"][0] == told["S1"][0] == "failed"
+        assert told[s[11]] == told[s[13]] == ("ok", "quoted")
+        assert told[s[3]][0] == told[s[1]][0] == "failed"
         rows = stored(lake)
-        assert rows["S0", days[-1]]["close"] == halves[-1][4] and rows["S11", days[-1]]["close"] == 118.5
+        assert rows[s[0], days[-1]]["close"] == halves[-1][4] and rows[s[11], days[-1]]["close"] == 118.5
         assert [r["factor"] for r in lake.read("actions").collect()] == [0.5]
-        server.shares["S3"].currency, server.quotes = "USD", []
+        server.shares[s[3]].currency, server.quotes = "USD", []
         collect(server, most_charts=0)  # what failed, the one that is quotable by a quote
-        assert charts(server) == {"S1"} and fates(lake, "run-2")["S3"] == ("ok", "quoted")
+        assert charts(server) == {s[1]} and fates(lake, "run-2")[s[3]] == ("ok", "quoted")
         server.fault = None
         collect(server, most_charts=0)  # the one that failed, and it is no longer anyone's turn
-        assert [a.path.rsplit("/", 1)[1] for a in server.asked if "chart/" in a.path] == ["S1"]
+        assert [a.path.rsplit("/", 1)[1] for a in server.asked if "chart/" in a.path] == [s[1]]
         assert not [a for a in server.asked if "quote" in a.path]
         # Days without a run: what was only quoted is asked for with what was before it, and a dividend of then comes.
         later = calendars["US"].between(days[0], date(2025, 4, 10))
-        server.shares |= {s: Share(rows_of(later, level)) for s, level in levels.items()}
-        server.shares["S11"].dividends = [(days[-1], 0.25)]
+        server.shares |= {name: Share(rows_of(later, level)) for name, level in levels.items()}
+        server.shares[s[11]].dividends = [(days[-1], 0.25)]
         collect(server, now=datetime(2025, 4, 11, 12, tzinfo=UTC), most_charts=0)
         from_day = {a.path.rsplit("/", 1)[1]: int(a.query["period1"]) for a in server.asked if "chart/" in a.path}
-        assert from_day["S11"] == server.shares["S11"].moment(days[-5]) - 34_200
-        assert from_day["S1"] == server.shares["S1"].moment(later[8]) - 34_200
+        assert from_day[s[11]] == server.shares[s[11]].moment(days[-5]) - 34_200
+        assert from_day[s[1]] == server.shares[s[1]].moment(later[8]) - 34_200
     assert [(r["symbol"], r["amount"]) for r in lake.read("actions").where("kind = 'dividend'").collect()] == [
-        ("S11", 0.25)
+        (s[11], 0.25)
     ]
     assert not [key for key, r in stored(lake).items() if r["provisional"]]
 
