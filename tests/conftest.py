@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from sise.calendars import COUNTRIES, Calendar
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.session import keep_names
 from sise.settings import Settings
 
 HERE = Path(__file__).resolve().parent.parent
@@ -48,6 +49,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory):
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
         .getOrCreate()
     )
+    keep_names(session)
     yield session
     session.stop()
 

@@ -142,15 +142,27 @@ def bring_venv() -> None:
     moved = not stood.endswith(f"\n{made}\n")
     if moved or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
         _create_venv()
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    steps = [
-        [*pip, "--require-hashes", "-r", str(LOCK)],
-        [*pip, "--no-deps", "--no-build-isolation", "-e", str(HERE)],
-    ]
-    for step in steps:
-        if subprocess.run(step).returncode:
+    for what in (["--require-hashes", "-r", str(LOCK)], ["--no-deps", "--no-build-isolation", "-e", str(HERE)]):
+        if _pip_install(python, what):
             raise Problem("pip could not install the packages: see its message above, and run this again")
     stamp.write_text(wanted)
+
+
+def _pip_install(python: Path, what: list[str]) -> int:
+    """pip's exit code; every ten seconds a line says how far it is (its errors it tells itself, on stderr)."""
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *what]
+    found, told = 0, time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            if line.startswith("Collecting "):
+                found += 1
+                if time.monotonic() - told > 10:
+                    say(f"  package {found}: {line.split()[1].partition('==')[0]}")
+                    told = time.monotonic()
+            elif line.startswith("Installing collected packages") and found > 1:
+                say(f"  unpacking {found} packages (a minute or more)")
+    return pip.returncode
 
 
 def _create_venv() -> None:

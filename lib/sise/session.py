@@ -15,7 +15,7 @@ from pyspark.util import inheritable_thread_target
 from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
-__all__ = ["STEPS", "Hold", "beside", "described", "open_session", "small_plans", "tick_plans"]
+__all__ = ["STEPS", "Hold", "beside", "described", "keep_names", "open_session", "small_plans", "tick_plans"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,26 @@ def open_session(name: str) -> SparkSession:
             "this Spark session has no Delta Lake: start the job with ./spark-submit.sh, or give spark-submit the "
             "jars of conf/jars.lock and --properties-file conf/spark-defaults.conf"
         )
+    keep_names(spark)
     return spark
+
+
+def keep_names(spark: SparkSession) -> None:
+    """Has PySpark look up once what it asks the JVM for at each use of a column: a name without its package is searched
+    in all the jars, a millisecond each time."""
+    jvm = spark._jvm
+    for name in _ASKED_FOR:
+        setattr(jvm, name, getattr(jvm, name))
+
+
+_ASKED_FOR = (
+    "PythonSQLUtils",
+    "PythonUtils",
+    "functions",
+    "org.apache.spark.sql.classic.SparkSession",
+    "org.apache.spark.sql.expressions.Window",
+    "org.apache.spark.sql.functions",
+)
 
 
 # (what, seconds) of the steps this process has run, for the run's record.
