@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +114,7 @@ def test_a_venv_that_was_moved_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(bootstrap, "_create_venv", lambda: made.append("venv"))
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(bootstrap, "_pip_install", lambda *_: 0)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").touch()
     for here, count in ((HERE, 1), (HERE, 1), (tmp_path, 2)):
@@ -120,6 +123,11 @@ def test_a_venv_that_was_moved_is_made_anew(tmp_path, monkeypatch):
             (tmp_path / "setup.cfg").write_bytes((HERE / "setup.cfg").read_bytes())
         bootstrap.bring_venv()
         assert len(made) == count
+
+
+def test_what_pip_cannot_install_is_told_and_is_a_failure(capfd):
+    assert bootstrap._pip_install(Path(sys.executable), ["--no-index", "no-such-package==1"]) != 0
+    assert "no-such-package" in capfd.readouterr().err
 
 
 def test_help_lists_every_job_with_a_line():

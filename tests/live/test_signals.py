@@ -333,6 +333,29 @@ def test_kafka_is_killed_and_comes_back_and_nothing_is_lost(alone, lake_root, re
     }
 
 
+def test_detection_waits_for_a_kafka_that_is_away_for_minutes(alone, lake_root, registry, run_job, tmp_path):
+    """For longer than Spark's queries have patience: they end, and start again where they were."""
+    shutil.copytree(lake_root, tmp_path / "lake")
+    settings = dataclasses.replace(alone, lake=str(tmp_path / "lake"), conf=CONF, partitions=2)
+    broker = start(settings, ("kafka", "redis"))[0]
+    ensure_topics(settings)
+    detection = run_job(settings, *detect("realtime"))
+    run_job(settings, *RELAY)
+    detection.wait_for("watching with rules")
+    wanted = labelled(settings, registry, 15, 0)
+    assert wanted and until(lambda: set(fired(settings)) >= wanted)
+    wanted |= labelled(settings, registry, 15, 1)
+    os.kill(broker.pid, signal.SIGKILL)
+    detection.wait_for("Kafka is away: detection waits", 600)
+    start(settings, ("kafka",))
+    wanted |= labelled(settings, registry, 15, 2)
+    detection.wait_for("Kafka is back")
+    assert until(lambda: set(fired(settings)) >= wanted), wanted - set(fired(settings))
+    got = fired(settings)
+    assert len(got) == len(set(got)) and set(got) == wanted
+    detection.process.terminate()
+
+
 def counted(settings: Settings) -> list[tuple[int, str, str]]:
     """(which of its share and rule it is, symbol, rule) of every signal."""
     found: dict[tuple[str, str], int] = {}

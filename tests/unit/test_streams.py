@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sise.serving.streams import why_ended
+from sise.serving.ended import why_ended
 
 # As Spark's Kafka source says it (error/kafka-error-conditions.json in its jar), and the Kafka client in a task.
 LOST = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.serving.ended import Outage, why_ended
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
@@ -32,7 +34,7 @@ from sise.signals.detect import complaints_of_universe, detect_rules, live_side,
 from sise.signals.judge import PRICE, Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "check_slots", "why_ended"]
+__all__ = ["Detection", "check_slots"]
 
 HEADROOM = 2  # the price query, and the broadcast of live_state
 
@@ -79,6 +81,7 @@ class Detection:
         ensure_topics(self.settings)
         # A position is one in this life of the topic: one that was made anew is read from its beginning.
         self.epoch = epoch_of_ticks(self.settings)
+        self.outage = Outage(self.settings, self.epoch)
         self.checkpoints = self.checkpoints / f"{topic_of(TICKS, self.settings.topic_prefix)}-{self.epoch}"
         if self.trigger == "realtime":
             context = self.spark.sparkContext
@@ -93,6 +96,7 @@ class Detection:
         self._start_queries()
 
     def _start_queries(self) -> None:
+        self.outage.begun = time.monotonic()
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         self.queries = self._start_realtime() if self.trigger == "realtime" else self._start_micro_batches()
 
@@ -118,14 +122,18 @@ class Detection:
         return {"trigger": self.trigger, "rules": self.file.rules.version, "queries": found}
 
     def watch(self) -> None:
-        """To be called about once a second: raises what ended a query, takes up changed rules and tables."""
+        """To be called about once a second: raises what ended a query, takes up changed rules and tables. Where Kafka
+        was away for too long for Spark, the queries start again once it answers."""
         ended = [(q.name, problem) for q in self.queries if (problem := q.exception()) is not None]
         if self.outdated:  # asked second: it may be why the query ended
             tell(f"detect: {' or '.join(self._tables)} has a new version: going on with it")
             self._restart()
         elif ended:
             name, problem = ended[0]
-            raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
+            if (back := self.outage.over(str(problem))) is None:
+                raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
+            if back:
+                self._restart()
         shape = self.file.rules.shape
         if self.file.changed():
             self._note_rules()
@@ -269,21 +277,3 @@ class _MicroBatches:
         fired = self.store.fire_patiently(records, self.rules, tell, self.stop)
         publish(self.store, self.sender, self.topics[SIGNALS], fired)
         self.prices.write(rows.filter(pc.fill_null(pc.not_equal(rows["kind"], "dead"), True)).select(list(PRICE)))
-
-
-# How Spark's Kafka source, and the Kafka client under it, say that what comes next is not in the topic any more.
-_DATA_LOSS = ("KAFKA_DATA_LOSS", "Some data may have been lost", "OffsetOutOfRange", "Offsets out of range")
-
-
-def why_ended(query: str, problem: str, checkpoints: Path) -> str:
-    """What to tell of a query that ended. ``problem``: Spark's own words; ``checkpoints``: the queries' folder."""
-    lines = [line.strip() for line in problem.splitlines() if line.strip()] or ["no reason given"]
-    lost = next((line for line in lines if any(words in line for words in _DATA_LOSS)), None)
-    if lost is None:
-        return f"the query {query} ended: {lines[0]}"
-    return (
-        f"the query {query} ended: ticks that it has not read are no longer in Kafka, where {TICKS.name} keeps them "
-        f"{TICKS.retention_hours} hours (its retention.ms). Was detection stopped for longer? Remove the folder "
-        f"{checkpoints} and start again: it goes on with the oldest tick that is there, and Redis refuses what it has "
-        f"seen, so no signal comes twice. For longer stops raise retention.ms. Spark says: {lost}"
-    )
