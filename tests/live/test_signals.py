@@ -27,6 +27,7 @@ from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
+from sise.serving.ended import Outage
 from sise.serving.feeds import eligible_rows, produce
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, read_all
 from sise.serving.prices import LatestPrices
@@ -354,6 +355,22 @@ def test_detection_waits_for_a_kafka_that_is_away_for_minutes(alone, lake_root, 
     got = fired(settings)
     assert len(got) == len(set(got)) and set(got) == wanted
     detection.process.terminate()
+
+
+def test_only_a_kafka_that_was_away_starts_queries_again(live):
+    """A Kafka that answers again before its query has given up, and what only looks like one."""
+    epoch, long_ago = epoch_of_ticks(live), time.monotonic() - 100
+    gave_up = (
+        "[STREAM_FAILED] Query [id = 1] terminated with exception: org.apache.kafka.common.errors.TimeoutException: "
+        "Timed out waiting for a node assignment. Call: describeTopics"
+    )
+    assert Outage(live, epoch, long_ago).over(gave_up) is True
+    assert Outage(live, epoch, time.monotonic()).over(gave_up) is None, "it would end so for ever"
+    assert Outage(live, epoch, long_ago).over("[STREAM_FAILED] division by zero") is None
+    nowhere = dataclasses.replace(live, topic_prefix=f"not-{live.topic_prefix}")
+    assert Outage(nowhere, epoch, long_ago).over(gave_up) is None
+    with pytest.raises(SiseError, match="made anew"):
+        Outage(live, "another", long_ago).over(gave_up)
 
 
 def counted(settings: Settings) -> list[tuple[int, str, str]]:

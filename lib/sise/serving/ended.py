@@ -55,7 +55,8 @@ class Outage:
             return False
         if not there:
             return None
-        if self.since is None and ("Timeout" not in problem or time.monotonic() - self.begun < _SOON):
+        gave_up = "Timeout" in problem and "kafka" in problem.lower()
+        if self.since is None and (not gave_up or time.monotonic() - self.begun < _SOON):
             return None
         if epoch_of_ticks(self.settings) != self.epoch:
             raise SiseError("the topic of ticks was made anew while Kafka was away: start detection again")
