@@ -45,6 +45,7 @@ from sise.indicators.batch import with_indicators  # noqa: E402
 from sise.indicators.compute import all_bars, compute_indicators  # noqa: E402
 from sise.indicators.registry import Registry  # noqa: E402
 from sise.lake import Lake  # noqa: E402
+from sise.session import keep_names  # noqa: E402
 
 RESULTS = HERE / "bench" / "results"
 REGISTRY = Registry.load(HERE / "conf" / "indicators.json")
@@ -70,13 +71,15 @@ def open_spark(work: Path) -> SparkSession:
             builder = builder.config(key, value.strip())
     events = HERE / ".local" / "spark-events"
     events.mkdir(parents=True, exist_ok=True)
-    return (
+    spark = (
         builder.config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.local.dir", str(work / "spark"))
         .config("spark.eventLog.dir", f"file://{events}")
         .getOrCreate()
     )
+    keep_names(spark)
+    return spark
 
 
 def generate(folder: Path, symbols: int, sessions: int) -> list[date]:

@@ -19,6 +19,15 @@ __all__ = ["STEPS", "Hold", "beside", "described", "keep_names", "open_session",
 
 T = TypeVar("T")
 
+_ASKED_FOR = (
+    "PythonSQLUtils",
+    "PythonUtils",
+    "functions",
+    "org.apache.spark.sql.classic.SparkSession",
+    "org.apache.spark.sql.expressions.Window",
+    "org.apache.spark.sql.functions",
+)
+
 
 def open_session(name: str) -> SparkSession:
     """The session that spark-submit configured (conf/spark-defaults.conf, jars); says so where Delta is missing."""
@@ -39,16 +48,6 @@ def keep_names(spark: SparkSession) -> None:
     jvm = spark._jvm
     for name in _ASKED_FOR:
         setattr(jvm, name, getattr(jvm, name))
-
-
-_ASKED_FOR = (
-    "PythonSQLUtils",
-    "PythonUtils",
-    "functions",
-    "org.apache.spark.sql.classic.SparkSession",
-    "org.apache.spark.sql.expressions.Window",
-    "org.apache.spark.sql.functions",
-)
 
 
 # (what, seconds) of the steps this process has run, for the run's record.
