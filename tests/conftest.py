@@ -87,7 +87,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 @pytest.fixture(autouse=True)
 def small_plans(request: pytest.FixtureRequest):
-    """Generating and compiling code for a plan costs more than a dozen rows do; the real market has it on."""
+    """Compiling a plan, and planning it anew after each stage, cost more than a dozen rows do; the real market has
+    both, as every job has."""
     if "spark" not in request.fixturenames:
         yield
         return
@@ -100,6 +101,7 @@ def small_plans(request: pytest.FixtureRequest):
 def _compile_plans(session: SparkSession, on: bool) -> None:
     session.conf.set("spark.sql.codegen.wholeStage", str(on).lower())
     session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK" if on else "NO_CODEGEN")
+    session.conf.set("spark.sql.adaptive.enabled", str(on).lower())
 
 
 @pytest.fixture(scope="session")
