@@ -257,8 +257,9 @@ _TABLES = [
             "current": "boolean",
             "thresholds": "map<string,array<double>>",
             "rules": "string",
+            "topics": "string",  # SISE_TOPIC_PREFIX of the detection whose rules they are
         },
-        key=("version",),
+        key=("version", "topics"),
         checks={"version_given": "length(version) > 0"},
         made_by="jobs/detect_signals.py",
     ),

@@ -41,7 +41,7 @@ DEAD = Topic("realtime-stock-dlq", "ticks that were refused, with the reason", r
 
 # A tick: JSON type (as Spark reads it) and whether it must be there. timestamp: ms since 1970, UTC. session: the
 # exchange's session date. reference: the price the exchange counts the day's move from; clock: the feed's own time,
-# ms, where it is not now (a replay); label: a test's own.
+# ms, where it is not that of the record (a replay; a live feed's, when the tick came to it); label: a test's own.
 TICK_FIELDS: dict[str, tuple[str, bool]] = {
     "country": ("string", True),
     "symbol": ("string", True),

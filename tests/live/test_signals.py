@@ -479,6 +479,28 @@ def test_what_a_replay_left_of_later_hours_does_not_hold_back_the_real_session(s
     assert not store.fire([record("A", 4, RSI, timestamp=9 * hour + 60_000)], rules)
 
 
+def test_a_tick_that_comes_late_or_twice_arms_nothing(store, rules):
+    def at(offset: int, second: int, relaxed: list[str]) -> bytes:
+        return record("A", offset, relaxed, timestamp=second * 1000)
+
+    assert len(store.fire([at(1, 10, RSI), at(2, 20, [])], rules)) == 1
+    assert not store.fire([at(3, 10, RSI), at(4, 20, [])], rules), "a producer that sent both again"
+    assert len(store.fire([at(5, 30, RSI), at(6, 90, RSI)], rules)) == 1
+    assert not store.fire([at(7, 60, []), at(8, 91, RSI)], rules), "what was untrue before says nothing of now"
+    [missed] = store.fire([at(9, 100, []), at(10, 95, RSI)], rules)
+    assert json.loads(missed)["timestamp"] == 95_000, "true at its time, and not told yet"
+    assert not store.fire([at(11, 94, RSI), at(12, 95, RSI)], rules)
+    assert len(store.fire([at(13, 101, []), at(14, 102, RSI)], rules)) == 1
+
+
+def test_a_late_tick_is_no_cooldown(store, registry):
+    rules = LiveRules.load(CONF / "watchlists.json", registry)
+    rules = LiveRules(tuple(dataclasses.replace(rule, cooldown_minutes=1) for rule in rules.rules))
+    steady = [record("A", n, RSI, timestamp=n * 1000) for n in range(200)]
+    late = record("A", 200, RSI, timestamp=100_000)
+    assert len(store.fire([*steady, late, record("A", 201, RSI, timestamp=201_000)], rules)) == 1
+
+
 def test_a_rule_that_the_file_no_longer_has_fires_once_and_not_on_every_tick(store, rules):
     backlog = [record("A", n, ["renamed_rule"], timestamp=n * 60_000) for n in range(1, 500)]
     assert len(store.fire(backlog, rules)) == 1
@@ -577,6 +599,31 @@ def test_a_tick_that_comes_late_does_not_take_the_price_back(store, rules, live)
     assert [float(found[k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, -0.1]), "it was there"
     prices.write(ticks("A", (at + 5000, 1050.105)))  # the same moment, later in Kafka
     assert store.client.hget(key, "price") == b"1050.105" and 0 < store.client.ttl(key) <= 3 * 86_400
+
+
+def test_the_price_of_a_replay_of_the_session_to_come_gives_way_to_the_real_one(store, rules, live):
+    prices, key = LatestPrices(store.client, live, lambda: rules), f"{live.redis_prefix}price:KR:A"
+    close = 1_700_000_000_000
+    prices.write(ticks("A", (close, 1100.11)))
+    prices.write(ticks("A", (close - 6 * 3_600_000, 900.09)))
+    assert store.client.hget(key, "price") == b"900.09"
+
+
+def test_open_signals_of_a_rule_that_is_gone_or_turned_round(store, rules, live):
+    [fired] = store.fire([record("B", 10, ["rsi_overbought"])], rules)
+    at, known = json.loads(fired)["timestamp"], list(rules.rules)
+    prices = LatestPrices(store.client, live, lambda: LiveRules(tuple(known)))
+
+    def after(n: int, price: float) -> list[float]:
+        prices.write(ticks("B", (at + n, price)))
+        return [float(store.active()[0][k]) for k in ("pnl", "best", "worst")]
+
+    assert after(1, 950.095) == pytest.approx([0.05, 0.05, 0])
+    assert after(2, 1020.102) == pytest.approx([-0.02, 0.05, -0.02])
+    known[:] = [dataclasses.replace(rule, direction="long") for rule in known]
+    assert after(3, 1000.1) == pytest.approx([0, 0.02, -0.05])
+    known.clear()
+    assert after(4, 1030.103) == pytest.approx([0.03, 0.03, -0.05]), "as it was last"
 
 
 def test_a_signal_is_followed_through_an_ex_date_at_the_new_basis(store, rules, live):

@@ -16,8 +16,10 @@ from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows
+from sise.serving.relay import RulesFile
+from sise.serving.streams import Detection
 from sise.signals.curves import load_curves
-from sise.signals.detect import detect_rules, live_side, rules_and_prices
+from sise.signals.detect import detect_rules, lacking_columns, live_side, rules_and_prices
 from sise.signals.judge import Clock, price_side, tick_prices
 from sise.signals.levels import levels_of, strict_at
 from sise.signals.rules import LiveRules
@@ -257,6 +259,35 @@ def test_thresholds_come_from_the_table(spark, live_lake, registry, rules, days,
     value = tick("A04", float(history["A04"][-1]), at(days, calendars, 60), days[300])
     found, _ = run(spark, side, registry, rules, [value])
     assert "rsi_oversold" in found[0]["strict"] and found[0]["version"] == other.version
+
+
+def test_two_detections_on_one_lake_have_rules_of_their_own(spark, live_lake, registry, settings, tmp_path):
+    tried = tmp_path / "conf-try"
+    tried.mkdir()
+    content = (CONF / "watchlists.json").read_text().replace('"at": 30, "relaxed": 32', '"at": 20, "relaxed": 32')
+    (tried / "watchlists.json").write_text(content)
+
+    def detection(**changed) -> Detection:
+        found = Detection(spark, live_lake, registry, dataclasses.replace(settings, **changed), "micro-batch", tmp_path)
+        found.file = RulesFile(found.settings.conf_file("watchlists.json"), registry)
+        found._note_rules()
+        return found
+
+    def in_force(of: Detection) -> list[tuple[str, float]]:
+        return [tuple(row) for row in of.live().selectExpr("rules_version", "t_rsi_oversold[0]").distinct().collect()]
+
+    real, trial = detection(), detection(conf=tried, topic_prefix="try-")
+    assert in_force(real) == [(real.file.rules.version, 30.0)]
+    assert in_force(trial) == [(trial.file.rules.version, 20.0)]
+    same = detection(topic_prefix="try-")
+    assert in_force(same) == [(real.file.rules.version, 30.0)] == in_force(real), "of one version, each its own"
+    assert live_lake.read("live_rules").where("current").count() == 2
+
+
+def test_an_indicator_that_live_state_lacks_is_named(live_lake, registry, rules):
+    there = live_lake.read("live_state").columns
+    assert lacking_columns(there, registry, rules) == []
+    assert lacking_columns([c for c in there if c != "macd_slow"], registry, rules) == ["macd_slow"]
 
 
 def test_levels_are_where_the_rule_changes(live_lake, registry, rules):

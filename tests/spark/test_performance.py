@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -168,6 +168,26 @@ def test_nobody_buys_at_the_upper_limit_nor_sells_at_the_lower(results, days):
     assert results["DOWN"]["entry_price"] == 735.0
     assert results["NEAR"]["entry_date"] == days[6], "one price all day, but below the limit"
     assert results["ONE_US"]["entry_date"] == days[6], "no limit there"
+
+
+def test_the_limit_is_that_of_its_day_and_market(spark, calendars, registry, tmp_path):
+    from sise.lake import Lake
+
+    lake = Lake(spark, str(tmp_path), registry.extra_columns)
+    days = calendars["KR"].between(date(2004, 3, 2), date(2004, 12, 30))[:COUNT]
+    rows = bars("A12", days, at_6=one_price(1050 * 1.12)) + bars("A15", days, at_6=one_price(1050 * 1.15))
+    cases = [("KOSPI", "A12"), ("KOSDAQ", "A12"), ("KOSPI", "A15")]
+    entries = [(f"{m} {s}", "KR", m, s, days[SIGNAL], "long") for m, s in cases]
+    known = {"KR": calendars["KR"]}
+    found = evaluate(
+        spark.createDataFrame(entries, ENTRY),
+        spark_rows(spark, lake.schema("prices"), rows),
+        *(spark_rows(spark, lake.schema(name), []) for name in ("actions", "indices", "symbols")),
+        numbered_sessions(spark, known, days[0], calendars["KR"].after(days[-1], LOOKAHEAD)),
+        {"KR": days[-1]},
+    )
+    dates = {row["entry_id"]: row["entry_date"] for row in found.collect()}
+    assert dates == {"KOSPI A12": days[6], "KOSDAQ A12": days[7], "KOSPI A15": days[7]}
 
 
 def test_no_entry_says_why(results):
@@ -344,6 +364,13 @@ def assert_same_as_at_once(lake, track, conf):
     assert table(lake) == stepwise and sorted(map(str, lake.read("signal_summary").collect())) == figures
 
 
+# Versions of the live rules, oldest first.
+BEFORE = [
+    ("v1", '[{"name": "forgotten", "direction": "long"}]'),
+    ("v2", '[{"name": "forgotten", "direction": "short"}, {"name": "dead_cross", "direction": "long"}]'),
+]
+
+
 def test_a_rule_that_is_gone_is_named_and_a_signal_without_a_case_is_counted(lake, track, days):
     known = [signal("a", "AAA", days[5], "forgotten"), signal("b", "AAA", days[5], "dead_cross")]
     put(lake, "signals", [*known, signal("late", "AAA", days[29]), signal("none", "NONE", days[5])])
@@ -354,6 +381,11 @@ def test_a_rule_that_is_gone_is_named_and_a_signal_without_a_case_is_counted(lak
     assert table(lake)["a"]["return_5"] == -table(lake)["b"]["return_5"] > 0
     assert table(lake)["late"]["entry_date"] is None and not table(lake)["late"]["complete"]
     assert table(lake)["none"]["no_entry"] == "no_trade"
+    told = [{"version": v, "since": datetime(2024, 1, n, tzinfo=UTC), "rules": r} for n, (v, r) in enumerate(BEFORE, 1)]
+    put(lake, "live_rules", told)
+    lines = track().lines
+    assert table(lake)["a"]["direction"] == "short", "what it was when it was last in force"
+    assert not any("not in conf" in line for line in lines)
     assert "rsi_oversold, 1 sessions: no case yet of 2 signals (1 still running, 1 without an entry)" in outcome.lines
 
 

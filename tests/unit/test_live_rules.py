@@ -45,6 +45,8 @@ def load(tmp_path, *entries, **live):
         ({"relaxed": 25}, "as wide as the one before"),
         ({"relaxed": 35, "watch": 33}, "as wide as the one before"),
         ({"hysteresis": 1}, "unknown entry hysteresis"),
+        ({"cooldown_minutes": 0}, "is not above 0: the rule would fire at every tick"),
+        ({"cooldown_minutes": -1}, "is not above 0"),
         ({"measure": ""}, "measure is empty"),
         ({"measure": "rsi_14 < 30"}, "'rsi_14 < 30' is a comparison, where a number is expected"),
         ({"measure": "-(price > 5)"}, "'price > 5' is a comparison"),
@@ -61,6 +63,23 @@ def test_what_is_wrong_is_said(tmp_path, live, words):
     with pytest.raises(ConfigError, match=words) as problem:
         load(tmp_path, **live)
     assert "rule mine: live:" in str(problem.value)
+
+
+def test_a_misspelt_entry_beside_live_is_no_long_rule(tmp_path):
+    entry = {"name": "mine", "directon": "short", "live": {"measure": "rsi_14", "fires": ">", "at": 70}}
+    with pytest.raises(ConfigError, match="rule mine: unknown entry directon; there are about"):
+        load(tmp_path, entry)
+    assert "rule mine: unknown entry directon" in parsed_rules({"rules": [entry]})[1][0]
+
+
+def test_that_what_is_required_of_a_tick_ended_is_seen(tmp_path):
+    ops = Arrays()
+    live = {"measure": "price / prev_sma_20", "fires": ">", "at": 1.05, "watch": 1.0}
+    values = {"price": np.array([106.0, 100.5]), "prev_sma_20": 100.0, "prev_close": 105.0}
+    (rule,) = load(tmp_path, **live, requires="price > prev_close").rules
+    assert [found.tolist() for found in rule.holds(values, ops)] == [[True, False], [True, False], [True, True]]
+    (fixed,) = load(tmp_path, **live, requires="prev_close > 110").rules
+    assert not fixed.holds(values, ops)[2].any(), "what cannot change all session long keeps its ticks out"
 
 
 def test_all_problems_come_at_once(tmp_path):
@@ -124,6 +143,26 @@ def test_no_level_where_the_volume_so_far_decides_or_a_column_is_not_there_yet(t
     assert level.price is None and "not in live_state yet" in level.why
 
 
+def test_a_rule_that_holds_between_prices_only_has_no_level(tmp_path):
+    state = {"country": "US", "close": 8.0, "rsi_14_gain": 0.04, "rsi_14_loss": 0.06, "rsi_14": 40.0}
+    state |= {name: 8.0 for name in REGISTRY.live if name not in state}
+    (plain,) = levels_of(REGISTRY, load(tmp_path), state)
+    assert plain.side == "below" and plain.price is not None and 4 < plain.price < 8
+    (bounded,) = levels_of(REGISTRY, load(tmp_path, requires="price > 5"), state)
+    assert (bounded.price, bounded.side, bounded.why) == (None, None, "not one level: between prices only")
+    (within,) = levels_of(REGISTRY, load(tmp_path, requires="price > 1"), state)
+    assert within == plain
+
+
+def test_a_level_is_told_as_soon_as_the_tick_has_one(tmp_path):
+    rules = load(tmp_path, measure="price / sma_20", at=0.9)
+    state = {"country": "US", "close": 8.0, "sma_20": None, "sma_20_sum": 19 * 8.0}  # 19 bars: the tick is the 20th
+    (level,) = levels_of(REGISTRY, rules, state)
+    assert level.side == "below" and level.why == ""
+    (cold,) = levels_of(REGISTRY, rules, state | {"sma_20_sum": None})
+    assert cold.why == "not warm yet"
+
+
 def test_arithmetic_and_nulls():
     ops = Arrays()
     values = {"price": np.array([10.0, 20.0]), "bb_lower": np.array([5.0, np.nan]), "zero": 0.0}
@@ -137,21 +176,21 @@ class Kept:
 
     def __init__(self, rules, state):
         self.tables = {"live_state": [state], "live_rules": [{"rules": json.dumps(rules.as_json())}]}
+        self.commits = [(7, 0)]
 
     def open(self, _):
         return self
 
     def history(self):
-        return [{"version": 7, "userMetadata": json.dumps({"as_of": {"KR": "2024-01-30"}})}]
+        told = json.dumps({"as_of": {"KR": "2024-01-30"}})
+        return [{"version": n, "timestamp": at, "userMetadata": told} for n, at in self.commits]
 
     def rows(self, name, where=(), version=None):
         return pa.Table.from_pylist(self.tables[name])
 
 
-@pytest.mark.parametrize(("minutes", "met"), [(12, "NOT met"), (45, "met")])
-def test_explain_knows_the_minutes_since_the_open(tmp_path, minutes, met):
-    live = {"measure": "elapsed_minutes * price", "fires": ">", "at": 0, "not_before_minutes": 30}
-    rules = load(tmp_path, **live)
+def kept_signal(rules, minutes):
+    """A signal so many minutes after the open, and the lake that it is explained from."""
     opens = datetime(2024, 1, 31, tzinfo=UTC)
     session = {"as_of": date(2024, 1, 30), "valid_session": date(2024, 1, 31), "session_open": opens}
     state = (
@@ -165,10 +204,26 @@ def test_explain_knows_the_minutes_since_the_open(tmp_path, minutes, met):
         **{"as_of": session["as_of"], "session": session["valid_session"], "rule_version": rules.version},
         **{"timestamp": opens + timedelta(minutes=minutes), "indicators": {}},
     }
-    told = {what: value for _, what, value in explain(Kept(rules, state), REGISTRY, signal)}
+    return Kept(rules, state), signal
+
+
+@pytest.mark.parametrize(("minutes", "met"), [(12, "NOT met"), (45, "met")])
+def test_explain_knows_the_minutes_since_the_open(tmp_path, minutes, met):
+    live = {"measure": "elapsed_minutes * price", "fires": ">", "at": 0, "not_before_minutes": 30}
+    lake, signal = kept_signal(load(tmp_path, **live), minutes)
+    told = {what: value for _, what, value in explain(lake, REGISTRY, signal)}
     assert told["elapsed_minutes"] == str(minutes)
     assert told["not before minute 30"].startswith(met)
     assert told["measure"].endswith("does NOT hold") == (met == "NOT met")
+
+
+@pytest.mark.parametrize(("after", "version"), [((-60, 60, 120), 1), ((-90, -60, 60), 2), ((60, 90, 120), 1)])
+def test_explain_shows_the_state_that_was_there_at_the_tick(tmp_path, after, version):
+    lake, signal = kept_signal(load(tmp_path, measure="price", fires=">", at=1), 45)
+    at = signal["timestamp"].timestamp() * 1000
+    lake.commits = [(n, int(at + minutes * 60_000)) for n, minutes in enumerate(after, 1)][::-1]
+    told = {what: value for _, what, value in explain(lake, REGISTRY, signal)}
+    assert told["live_state"].startswith(f"version {version}: ")
 
 
 def test_volume_curves_rise_from_nothing_to_all(tmp_path):

@@ -157,6 +157,8 @@ def test_ticks_pings_and_duplicates(vendors):
     assert [(t["price"], t["day_volume"]) for t in run.ticks] == [(58_000, 100), (58_100, 103), (58_200, 120)]
     counts = run.feed.counts
     assert (counts["duplicates"], counts["late"], counts["missed"], counts["off_hours"]) == (2, 1, 1, 1)
+    # Each says when it came: one that Kafka gets much later is judged by that.
+    assert all(abs(t["clock"] - run.feed.now().timestamp() * 1000) < 600_000 for t in run.ticks)
     run.until(lambda: any(r.get("header", {}).get("tr_id") == "PINGPONG" for r in kis.received))
     status = run.feed.status()["countries"]["KR"]
     assert (status["source"], status["shares"], status["with_price"], status["coverage"]) == ("kis", 1, 1, 1.0)

@@ -1,9 +1,10 @@
 -- One batch of records: decides per share and rule what fires, and writes it. All or nothing.
 -- KEYS[1] prefix. ARGV: epoch of the tick topic (for records that carry none), seconds a signal stays active, length of
--- the stream, cooldowns as JSON (rule -> ms), outbox key, then the records as the detection wrote them.
+-- the stream, cooldowns as JSON (rule -> ms), outbox key, how late in ms a tick may be, then the records as the
+-- detection wrote them.
 -- Returns the JSON of every fired signal.
 local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
-local cooldown = cjson.decode(ARGV[4])
+local cooldown, behind = cjson.decode(ARGV[4]), tonumber(ARGV[6])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local fired = {}
@@ -40,34 +41,45 @@ local function fire(raw, r, share, rule, number)
   fired[#fired + 1] = json
 end
 
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local raw = ARGV[i]
   local r = cjson.decode(raw)
   local share = r.country .. ':' .. r.symbol
   local key = P .. 'armed:' .. share
   local flat, state = redis.call('HGETALL', key), {}
   for j = 1, #flat, 2 do state[flat[j]] = flat[j + 1] end
-  local seen = '@' .. (r.epoch or epoch) .. ':' .. r.partition
+  local of_topic = '@' .. (r.epoch or epoch) .. ':'
+  local seen, to_here = of_topic .. r.partition, of_topic .. 'newest'
   if not (state[seen] and r.offset <= tonumber(state[seen])) then
     local relaxed, strict = {}, {}
     for _, rule in ipairs(r.relaxed) do relaxed[rule] = true end
     for _, rule in ipairs(r.strict) do strict[rule] = true end
-    for field in pairs(state) do  -- a rule that this record does not show relaxed is armed again
-      local first = string.sub(field, 1, 1)
-      if first ~= '@' and first ~= '#' and not relaxed[field] then redis.call('HDEL', key, field) end
+    -- A tick that came late (or twice) tells nothing of now. One that is older than may come is no late one: a replay
+    -- of the session to come has left times that the real one is not at yet.
+    local newest = tonumber(state[to_here])
+    local late = newest and r.timestamp < newest and newest - r.timestamp <= behind
+    if not late then
+      redis.call('HSET', key, to_here, text_of(raw, 'timestamp'))
+      for field in pairs(state) do  -- a rule that this record does not show relaxed is armed again
+        local first = string.sub(field, 1, 1)
+        if first ~= '@' and first ~= '#' and not relaxed[field] then redis.call('HDEL', key, field) end
+      end
     end
     for _, rule in ipairs(r.relaxed) do
       local last = tonumber(state[rule])
       local wait = cooldown[rule]  -- none for a rule that the relay's file does not name: time does not arm that again
-      -- Either way: a replay of the session to come has left times that the real one is not at yet.
-      if last and wait and math.abs(r.timestamp - last) > wait then last = nil end
+      local past = last and (late and r.timestamp - last or math.abs(r.timestamp - last))
+      if last and wait and past > wait then last = nil end
       if last then
         if r.timestamp > last then redis.call('HSET', key, rule, text_of(raw, 'timestamp')) end
       else
-        if strict[rule] then
-          local session, count = string.match(state['#' .. rule] or '', '^(.-)|(%d+)$')
+        local session, count, at = string.match(state['#' .. rule] or '', '^(.-)|(%d+)|?(.*)$')
+        local told = late and session == r.session and r.timestamp <= (tonumber(at) or newest)
+        if strict[rule] and not told then
           local number = session == r.session and count + 1 or 1
-          redis.call('HSET', key, rule, text_of(raw, 'timestamp'), '#' .. rule, r.session .. '|' .. number)
+          local fired_at = text_of(raw, 'timestamp')
+          local since = late and string.format('%.0f', newest) or fired_at  -- disarmed as of now, not of then
+          redis.call('HSET', key, rule, since, '#' .. rule, r.session .. '|' .. number .. '|' .. fired_at)
           fire(raw, r, share, rule, number)
         elseif state[rule] then
           redis.call('HDEL', key, rule)

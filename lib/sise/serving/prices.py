@@ -27,10 +27,12 @@ class LatestPrices:
     """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
     best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired.
 
-    No price goes back in time: a tick that comes late counts for best and worst only. In real-time mode a tick that is
-    here before the relay has written the signal (it may have to catch up) counts for neither. On an ex-date the trigger
-    price is taken to the new basis; a signal whose factor nobody knows is not followed any more. For that a signal also
-    has ``followed`` (time of its newest tick), ``basis`` (the product of the factors) and ``basis_as_of``.
+    No price goes back in time, unless to one so old that the newer was a replay's: a tick that comes late counts for
+    best and worst only. In real-time mode a tick that is here before the relay has written the signal (it may have to
+    catch up) counts for neither. On an ex-date the trigger price is taken to the new basis; a signal whose factor
+    nobody knows is not followed any more. For that a signal also has ``followed`` (time of its newest tick), ``basis``
+    (the product of the factors), ``basis_as_of`` and ``direction`` (the rule's; where the rule is gone, the last one it
+    had).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class LatestPrices:
         stop: Callable[[], bool] = lambda: False,
     ):
         self.client, self.prefix, self.rules, self.stop = client, settings.redis_prefix, rules, stop
+        self.behind = int(settings.tick_behind_seconds * 1000)
         self._script = client.register_script(resources.files(__package__).joinpath("prices.lua").read_text())
 
     def write(self, ticks: pa.Table) -> None:
@@ -53,12 +56,12 @@ class LatestPrices:
             patiently(lambda: self._write(ticks), tell, self.stop)
 
     def _write(self, ticks: pa.Table) -> None:
-        now, short = int(time.time() * 1000), [rule.name for rule in self.rules().rules if rule.direction == "short"]
+        now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
         rows = _rows(ticks, self._open_signals())
         for start in range(0, len(rows), _CHUNK):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
             chunk = json.dumps(rows[start : start + _CHUNK])
-            self._script(keys=[self.prefix], args=[_KEEP, now, json.dumps(short), chunk])
+            self._script(keys=[self.prefix], args=[_KEEP, now, json.dumps(directions), chunk, self.behind])
 
     def _open_signals(self) -> dict[str, list[str]]:
         """Ids of the open signals, by share."""

@@ -106,6 +106,7 @@ class SignalStore:
     def __init__(self, client: redis.Redis, settings: Settings, epoch: str):
         self.client, self.epoch = client, epoch
         self.prefix, self.ttl = settings.redis_prefix, settings.signal_ttl_seconds
+        self.behind = int(settings.tick_behind_seconds * 1000)
         self._script = client.register_script(resources.files(__package__).joinpath("fire.lua").read_text())
 
     @property
@@ -118,13 +119,15 @@ class SignalStore:
         ``records``: values of tick-rules (signals/detect.py), each share's in order. A rule fires where it is strict
         and armed; it is disarmed then, and armed again by the first record that does not show it relaxed, or by one
         that comes later than its cooldown after the last that did; time does not arm a rule that ``rules`` does not
-        have. Records whose source offset was seen before change nothing, so a batch may come again.
+        have. Records whose source offset was seen before change nothing, so a batch may come again. A tick that comes
+        later than one with a newer time (by no more than a tick may be late) arms nothing, and fires only what has not
+        fired since its own time.
         """
         cooldowns = json.dumps({rule.name: rule.cooldown_minutes * 60_000 for rule in rules.rules})
         fired: list[str] = []
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, *chunk]
+            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, self.behind, *chunk]
             found: Any = self._script(keys=[self.prefix], args=arguments)
             fired += [value.decode() for value in found]
         return fired

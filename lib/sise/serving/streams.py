@@ -30,7 +30,7 @@ from sise.serving.signals import SignalStore, connect, patiently
 from sise.session import tick_plans
 from sise.settings import Settings
 from sise.signals.curves import load_curves
-from sise.signals.detect import complaints_of_universe, detect_rules, live_side, rules_and_prices
+from sise.signals.detect import complaints_of_universe, detect_rules, lacking_columns, live_side, rules_and_prices
 from sise.signals.judge import PRICE, Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
@@ -71,6 +71,11 @@ class Detection:
         self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
         self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
         self.lake.require("live_state")
+        if lacking := lacking_columns(self.lake.read("live_state").columns, self.registry, self.file.rules):
+            raise SiseError(
+                f"live_state lacks {', '.join(lacking)}, which the rules of {self.file.path} need: run "
+                "jobs/compute_indicators.py"
+            )
         for complaint in complaints_of_universe(self.lake):
             tell(f"detect: {complaint}: run jobs/scan_watchlists.py")
         self.clock = Clock(
@@ -83,9 +88,7 @@ class Detection:
         self.epoch = epoch_of_ticks(self.settings)
         self.outage = Outage(self.settings, self.epoch)
         self.checkpoints = self.checkpoints / f"{topic_of(TICKS, self.settings.topic_prefix)}-{self.epoch}"
-        if self.trigger == "realtime":
-            context = self.spark.sparkContext
-            check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
+        self._check_slots()
         self._note_rules()
         client, ending = connect(self.settings), self.ending.is_set
         self.prices = LatestPrices(client, self.settings, lambda: self.file.rules, ending)
@@ -97,8 +100,14 @@ class Detection:
 
     def _start_queries(self) -> None:
         self.outage.begun = time.monotonic()
+        self._check_slots()  # each time: the topic may have more partitions now
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         self.queries = self._start_realtime() if self.trigger == "realtime" else self._start_micro_batches()
+
+    def _check_slots(self) -> None:
+        if self.trigger == "realtime":
+            context = self.spark.sparkContext
+            check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
 
     def stop(self) -> None:
         self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
@@ -165,26 +174,31 @@ class Detection:
         return self._versions() != self.started_with
 
     def _note_rules(self) -> None:
-        """The rules in force, with every version that was before: live_rules."""
-        rules = self.file.rules
-        before = self.lake.read("live_rules")
+        """The rules in force, with every version that was before: live_rules. Another detection on this lake, with
+        topics of its own, has its own."""
+        rules, own = self.file.rules, self.settings.topic_prefix
+        self.lake.ensure("live_rules")
+        before = self.lake.read("live_rules").fillna("", ["topics"])
         row = {
             "version": rules.version,
             "since": datetime.now(UTC),
             "current": True,
             "thresholds": {rule.name: rule.thresholds for rule in rules.rules},
             "rules": json.dumps(rules.as_json()),
+            "topics": own,
         }
-        known = before.where((F.col("version") == rules.version) & F.col("current")).count()
-        if not known:
+        mine = F.col("topics") == own
+        if not before.where(mine & (F.col("version") == rules.version) & F.col("current")).count():
             new = self.spark.createDataFrame([row], self.lake.schema("live_rules"))
-            kept = before.where(F.col("version") != rules.version).withColumn("current", F.lit(False))
+            kept = before.where(~mine | (F.col("version") != rules.version))
+            kept = kept.withColumn("current", F.col("current") & ~mine)
             self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
 
     def live(self) -> DataFrame:
         """The broadcast side, of the tables as they are."""
         universe = self.lake.read("universe") if self.lake.exists("universe") else None
         state, rules, actions = (self.lake.read(name) for name in ("live_state", "live_rules", "actions"))
+        rules = rules.where(F.coalesce("topics", F.lit("")) == self.settings.topic_prefix)
         return live_side(state, rules, actions, universe, self.registry, self.file.rules)
 
     def _ticks(self, **options: Any) -> DataFrame:

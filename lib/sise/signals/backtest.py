@@ -25,7 +25,7 @@ from sise.session import Hold, described
 from sise.settings import Settings
 from sise.signals.summary import ALL, sentence, summarize
 from sise.signals.track import evaluated, last_sessions, pinned
-from sise.watchlists.rules import Rule, checked_rule, load_rules
+from sise.watchlists.rules import Rule, checked_rule, load_directions, load_rules
 from sise.watchlists.universe import RECENT_SESSIONS, Read, Spans, eligible, session_shares, shares_between
 
 __all__ = ["Question", "backtest_rule", "find_entries", "select_entries"]
@@ -114,6 +114,11 @@ def _rule(question: Question, settings: Settings, shares: DataFrame) -> Rule:
     path = settings.conf_file("watchlists.json")
     rules = {rule.name: rule for rule in load_rules(path, shares)}
     if question.rule not in rules:
+        if question.rule in load_directions(path):
+            raise InputError(
+                f"rule {question.rule!r} in {path} looks at ticks alone ('live'), which have no history: a backtest "
+                "needs 'when' or 'cross'"
+            )
         raise InputError(f"no rule {question.rule!r} in {path}: there are {', '.join(sorted(rules))}")
     rule = rules[question.rule]
     return rule if question.direction is None else Rule(**{**vars(rule), "direction": question.direction})

@@ -7,7 +7,7 @@ share's records in order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame
@@ -21,7 +21,7 @@ from sise.signals.curves import Curve, session_share
 from sise.signals.judge import LONGEST, PRICE, REBASED_BY, Clock, judged, with_settled
 from sise.signals.rules import LiveRules
 
-__all__ = ["complaints_of_universe", "detect_rules", "live_side", "rules_and_prices"]
+__all__ = ["complaints_of_universe", "detect_rules", "lacking_columns", "live_side", "rules_and_prices"]
 
 _SHOWN = 10_000  # characters of a refused message
 
@@ -89,6 +89,12 @@ def _needed_columns(registry: Registry, rules: LiveRules) -> list[str]:
     at_price(registry.only(rules.names), F.lit(0.0), F.lit(0.0), Seen(), Columns())
     used |= {name.removeprefix("prev_") for name in rules.names if name.startswith("prev_")}
     return [c for c in dict.fromkeys(["close", "volume", *registry.live]) if c in used]
+
+
+def lacking_columns(live_state: Sequence[str], registry: Registry, rules: LiveRules) -> list[str]:
+    """What the rules need and a live_state of these columns does not have: it was computed before conf/indicators.json
+    had it."""
+    return [c for c in _needed_columns(registry, rules) if c not in live_state]
 
 
 def detect_rules(
@@ -183,7 +189,7 @@ def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
         F.struct(
             "country",
             "symbol",
-            F.coalesce("market", "s_market").alias("market"),
+            F.coalesce("s_market", "market").alias("market"),
             "price",
             "day_volume",
             "timestamp",

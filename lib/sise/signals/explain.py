@@ -74,7 +74,10 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
 
 
 def _state(reader: LakeReader, signal: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The share's row of live_state as it was, and the table's version that had it."""
+    """The share's row of live_state as it was, and the table's version that had it: the newest from before the tick;
+    if it came before them all (real-time mode goes back for ticks whose state was late), the first."""
+    found: tuple[int, dict[str, Any]] | None = None
+    at = signal["timestamp"].timestamp() * 1000
     table = reader.open("live_state")
     where = [("country", "=", signal["country"]), ("symbol", "=", signal["symbol"])]
     for commit in table.history():
@@ -83,7 +86,11 @@ def _state(reader: LakeReader, signal: Mapping[str, Any]) -> tuple[int, dict[str
             continue
         rows = reader.rows("live_state", where=where, version=commit["version"]).to_pylist()
         if rows and rows[0]["as_of"] == signal["as_of"] and rows[0]["valid_session"] == signal["session"]:
-            return int(commit["version"]), rows[0]
+            found = int(commit["version"]), rows[0]
+            if commit["timestamp"] <= at:
+                break
+    if found is not None:
+        return found
     raise InputError(
         f"live_state as of {signal['as_of']} is not kept any more: the table's history no longer reaches that far back"
     )

@@ -28,6 +28,7 @@ WHYS = (
     _LACKING := "not in live_state yet: run jobs/compute_indicators.py",
     _ALWAYS := "at every price of the session",
     _NEVER := "not today",
+    _BETWEEN := "not one level: between prices only",
 )
 
 
@@ -35,8 +36,9 @@ WHYS = (
 class Level:
     """Where one rule fires for one share: at ``price`` and everything ``side`` ("below" or "above") of it.
 
-    ``price`` is None where no price inside the session's limits makes it fire ("not today"), or where the rule does
-    not depend on the price; ``now``: it holds at the last close already. ``away``: the move from there, a fraction.
+    ``price`` is None where no price inside the session's limits makes it fire ("not today"), where the rule does not
+    depend on the price, or where it holds between prices only (``requires`` may bound it); ``now``: it holds at the
+    last close already. ``away``: the move from there, a fraction.
     """
 
     rule: str
@@ -86,16 +88,21 @@ def _level(
 ) -> Level:
     if needs_volume(rule):
         return Level(rule.name, None, None, None, False, _VOLUME)
-    if any(state.get(name.removeprefix("prev_"), 0.0) is None for name in rule.names):
-        return Level(rule.name, None, None, None, False, _COLD)
     grid = np.linspace(low, high, 129)
     try:
+        with np.errstate(all="ignore"):
+            at_close = values_at(registry.only({name.removeprefix("prev_") for name in rule.names}), state, close)
+        cold = any(np.isnan(at_close[name]) for name in rule.names)
         holds = strict_at(registry, rule, state, grid)
     except KeyError:
         return Level(rule.name, None, None, None, False, _LACKING)
+    if cold:
+        return Level(rule.name, None, None, None, False, _COLD)
     now = bool(strict_at(registry, rule, state, close))
     if not holds.any() or holds.all():
         return Level(rule.name, None, None, None, now, _ALWAYS if holds.all() else _NEVER)
+    if np.count_nonzero(np.diff(holds)) > 1:
+        return Level(rule.name, None, None, None, now, _BETWEEN)
     side = "below" if holds[0] else "above"
     edge = int(np.argmin(holds)) - 1 if side == "below" else int(np.argmax(holds))
     inside, outside = (grid[edge], grid[edge + 1]) if side == "below" else (grid[edge], grid[edge - 1])

@@ -26,9 +26,13 @@ LOOKAHEAD = ENTRY_WITHIN + max(HORIZONS)  # no session further from the signal's
 _LONGEST = max(HORIZONS)
 _SHARE = ["country", "symbol"]
 _ENTRY = ("entry_id", *_SHARE, "market", "session", "direction")
-# KRX's limit was narrower before; US shares have none.
 _LIQUIDATION_DAYS = 21  # a share's liquidation begins at most so long before its delisting
-_KRX_LIMIT_SINCE, _KRX_LIMIT_BEFORE = date(2015, 6, 15), 0.15
+# KRX's limit was narrower before, and the first one so (fixed amounts, earlier, came to less); US shares have none.
+_KRX_LIMITS_SINCE = {
+    "KOSPI": ((None, 0.06), (date(1996, 11, 25), 0.08), (date(1998, 3, 2), 0.12), (date(1998, 12, 7), 0.15)),
+    "KOSDAQ": ((None, 0.08), (date(1998, 5, 25), 0.12), (date(2005, 3, 28), 0.15)),
+}
+_KRX_LIMIT_SINCE = date(2015, 6, 15)
 
 
 def evaluate(
@@ -109,7 +113,7 @@ def _with_entry(rows: DataFrame) -> DataFrame:
     order = Window.partitionBy("entry_id").orderBy("n")
     before = F.last("close", ignorenulls=True).over(order.rowsBetween(Window.unboundedPreceding, -1))
     rows = rows.withColumn("_reference", F.coalesce("reference", before))
-    limit = F.when(F.col("date") >= F.lit(_KRX_LIMIT_SINCE), KRX_LIMIT).otherwise(_KRX_LIMIT_BEFORE)
+    limit = _limit()
     # The limit is rounded down to ticks, and vendors round again.
     slack = F.greatest(F.col("_tick"), ROUNDING * F.col("open"))
     up = F.col("open") >= F.col("_reference") * (1 + limit) - slack
@@ -120,6 +124,19 @@ def _with_entry(rows: DataFrame) -> DataFrame:
     rows = rows.withColumn("_locked", F.coalesce(tried & locked, F.lit(False)))
     first = F.min(F.when(tried & F.col("_traded") & ~F.col("_locked"), F.col("n")))
     return rows.withColumn("_entry", first.over(Window.partitionBy("entry_id")))
+
+
+def _limit() -> Column:
+    """KRX's daily limit on the row's ``date`` in its ``market``, a fraction; of a market not known KOSPI's."""
+
+    def of(steps: tuple[tuple[date | None, float], ...]) -> Column:
+        found = F.lit(steps[0][1])
+        for since, limit in (*steps[1:], (_KRX_LIMIT_SINCE, KRX_LIMIT)):
+            found = F.when(F.col("date") >= F.lit(since), limit).otherwise(found)
+        return found
+
+    kosdaq = F.coalesce(F.col("market") == "KOSDAQ", F.lit(False))
+    return F.when(kosdaq, of(_KRX_LIMITS_SINCE["KOSDAQ"])).otherwise(of(_KRX_LIMITS_SINCE["KOSPI"]))
 
 
 def _measured(rows: DataFrame) -> DataFrame:

@@ -22,7 +22,7 @@ from typing import Any
 from sise.errors import ConfigError
 from sise.indicators.algebra import Algebra
 from sise.indicators.registry import Registry
-from sise.watchlists.rules import named_twice, rule_entries
+from sise.watchlists.rules import named_twice, rule_entries, unknown_entries
 
 __all__ = ["Expression", "LiveRule", "LiveRules", "names_at_tick"]
 
@@ -156,17 +156,26 @@ class LiveRule:
     ) -> tuple[Any, Any, Any]:
         """(strict, relaxed, watch): where the measure is beyond each threshold. A null measure is beyond none.
 
+        What ``requires`` says of the tick itself is no part of ``watch``: that it has become untrue is to be seen.
+
         ``values``: by name (names_at_tick). ``thresholds``: in place of the rule's own, in their order.
         """
         at, relaxed, watch, not_before = thresholds or [ops.lit(value) for value in self.thresholds]
         measure = Expression(self.measure).evaluate(values, ops)
-        conditions = [ops.known(measure)]
-        if self.requires:
-            conditions.append(Expression(self.requires).evaluate(values, ops))
+        conditions, required = [ops.known(measure)], []
         if "elapsed_minutes" in values:
             conditions.append(values["elapsed_minutes"] >= not_before)
+        if self.requires:
+            required = [Expression(self.requires).evaluate(values, ops)]
+            if all(name.startswith("prev_") for name in Expression(self.requires).names):
+                conditions += required  # it holds all session long, or never: most shares are far from the rule
         beyond = _COMPARE[self.fires]
-        return tuple(ops.all([*conditions, beyond(measure, limit)]) for limit in (at, relaxed, watch))  # type: ignore[return-value]
+        strict, loose, near = (beyond(measure, limit) for limit in (at, relaxed, watch))
+        return (
+            ops.all([*conditions, *required, strict]),
+            ops.all([*conditions, *required, loose]),
+            ops.all([*conditions, near]),
+        )
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,9 @@ class LiveRules:
         found, problems = [], named_twice(entries)
         for entry in entries:
             if not isinstance(entry, Mapping) or "live" not in entry:
+                continue
+            if unknown := unknown_entries(entry):
+                problems += unknown
                 continue
             try:
                 direction = entry.get("direction", "long")
@@ -253,6 +265,11 @@ def _parse(name: str, entry: Any, direction: Any, known: tuple[str, ...]) -> Liv
         value = numbers.get(key, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise ConfigError(f"{key} {value!r} is not a number")
+    if numbers.get("cooldown_minutes", 1) <= 0:
+        raise ConfigError(
+            f"cooldown_minutes {numbers['cooldown_minutes']!r} is not above 0: the rule would fire at every tick. For "
+            "one that time alone never arms again, give more minutes than a session has"
+        )
     numbers.setdefault("watch", usual_watch(entry["fires"], float(numbers["relaxed"])))
     for key in ("measure", "requires"):
         if not isinstance(entry.get(key, ""), str):

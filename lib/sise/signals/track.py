@@ -38,7 +38,7 @@ def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars
     """Brings signal_performance and signal_summary up to date with the signals archived and the prices known."""
     for name in ("signals", "prices"):
         lake.require(name)
-    directions = load_directions(settings.conf_file("watchlists.json"))
+    directions = _directions_before(lake) | load_directions(settings.conf_file("watchlists.json"))
     versions = {name: lake.version(name) for name in ("signals", *_READ)}
     read = pinned(lake, versions)
     outcome = Outcome(versions=dict(versions))
@@ -89,8 +89,16 @@ def evaluated(
     return evaluate(entries, prices, read("actions"), read("indices"), read("symbols"), sessions, as_of)
 
 
+def _directions_before(lake: Lake) -> dict[str, str]:
+    """By name, what a live rule that is gone from the file was taken for when it was last in force."""
+    found: dict[str, str] = {}
+    for row in lake.read("live_rules").orderBy("since").select("rules").collect():
+        found |= {rule["name"]: rule.get("direction", DIRECTIONS[0]) for rule in json.loads(row["rules"])}
+    return found
+
+
 def _with_direction(signals: DataFrame, directions: Mapping[str, str]) -> DataFrame:
-    """The direction that the rule has now; a signal of a rule that is gone is taken for a long one."""
+    """The direction that the rule has now, or had last; a signal of a rule that nobody knows is taken for long."""
     short = [rule for rule, direction in directions.items() if direction == "short"]
     taken_for = F.when(F.col("signal_type").isin(short), F.lit("short")).otherwise(F.lit(DIRECTIONS[0]))
     names = {"signal_id": "entry_id", "signal_type": "rule"}

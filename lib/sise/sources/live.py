@@ -194,6 +194,8 @@ class LiveFeed:
         last.volumes.add(total)
         last.timestamp, last.day_volume, last.source, last.price = at, total, tick["source"], tick["price"]
         tick["market"], tick["session"] = share.market, hours
+        # When it came: while Kafka is away ticks wait here, and are not too old for it afterwards.
+        tick.setdefault("clock", int(self.now().timestamp() * 1000))
         self.counts["ticks"] += 1
         return True
 

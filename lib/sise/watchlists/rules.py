@@ -34,6 +34,7 @@ __all__ = [
     "named_twice",
     "parsed_rules",
     "rule_entries",
+    "unknown_entries",
 ]
 
 _NAME = r"[a-z][a-z0-9_]*"
@@ -96,12 +97,19 @@ def parsed_rules(content: Any, where: str = "conf/watchlists.json") -> tuple[lis
     entries, rules, problems = _entries(content, where), [], []
     for entry in entries:
         if isinstance(entry, Mapping) and "live" in entry and not {"when", "cross"} & set(entry):
-            continue  # a rule of the tick alone (signals/rules.py)
+            problems += unknown_entries(entry)  # a rule of the tick alone (signals/rules.py)
+            continue
         try:
             rules.append(_parse(entry))
         except ConfigError as problem:
             problems.append(str(problem))
     return rules, problems + named_twice(entries)
+
+
+def unknown_entries(entry: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a rule that has entries which none has: one that is misspelt would be passed over."""
+    unknown, known = ", ".join(sorted(set(entry) - _ENTRIES)), ", ".join(sorted(_ENTRIES))
+    return [f"rule {entry.get('name')}: unknown entry {unknown}; there are {known}"] if unknown else []
 
 
 def named_twice(entries: Iterable[Any]) -> list[str]:
@@ -161,10 +169,8 @@ def _parse(entry: Any) -> Rule:
     if not isinstance(entry, Mapping) or not re.fullmatch(_NAME, str(entry.get("name", ""))):
         raise ConfigError(f"rule {entry!r}: an object with a name of small letters, digits and _ is expected")
     name = entry["name"]
-    if unknown := set(entry) - _ENTRIES:
-        raise ConfigError(
-            f"rule {name}: unknown entry {', '.join(sorted(unknown))}; there are {', '.join(sorted(_ENTRIES))}"
-        )
+    if unknown := unknown_entries(entry):
+        raise ConfigError(unknown[0])
     if ("when" in entry) == ("cross" in entry):
         raise ConfigError(f"rule {name}: give it either when or cross")
     when = _crossing(name, entry["cross"]) if "cross" in entry else entry["when"]
