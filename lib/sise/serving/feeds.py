@@ -58,7 +58,8 @@ def add_feed(parser: argparse.ArgumentParser) -> None:
     pace.add_argument("--rate", type=float, metavar="N", help="so many ticks a second instead")
     vendor = parser.add_argument_group("--source kis, yahoo")
     vendor.add_argument("--any-time", action="store_true", help="connect outside the sessions, too")
-    test = parser.add_argument_group("--source test")
+    again = "each share once; run again before the next session, those that have fired may not fire again"
+    test = parser.add_argument_group("--source test", again)
     test.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="between two ticks (default 5)")
     test.add_argument("--signal-prob", type=float, default=0.3, metavar="P", help="how often one must fire (0.3)")
 
