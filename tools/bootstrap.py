@@ -150,7 +150,9 @@ def bring_venv() -> None:
 
 def _pip_install(python: Path, what: list[str]) -> int:
     """pip's exit code; every ten seconds a line says how far it is (its errors it tells itself, on stderr)."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *what]
+    # Of what is installed a tenth is ever imported: Python compiles that then.
+    quiet = ["--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
+    command = [str(python), "-m", "pip", "install", *quiet, *what]
     found, told = 0, time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as pip:
         assert pip.stdout is not None

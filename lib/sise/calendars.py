@@ -131,11 +131,16 @@ class Calendar:
         hours: dict[date, tuple[datetime, datetime]] = {}
         if overrides is not None and overrides.is_file():
             try:
-                entry = json.loads(overrides.read_text(encoding="utf-8")).get(EXCHANGES[country], {})
+                content = json.loads(overrides.read_text(encoding="utf-8"))
+                entry = content.get(EXCHANGES[country], {})
+                if unknown := sorted(set(content) - set(EXCHANGES.values())):
+                    raise ValueError(f"unknown exchange {', '.join(unknown)}: use {', '.join(EXCHANGES.values())}")
+                if unknown := sorted(set(entry) - {"closed", "open", "hours"}):
+                    raise ValueError(f"unknown entry {', '.join(unknown)} of {EXCHANGES[country]}")
                 for day in [*entry.get("closed", []), *entry.get("open", [])]:
                     date.fromisoformat(day)
                 hours = _own_hours(country, entry.get("hours", {}))
-            except (ValueError, AttributeError) as problem:
+            except (ValueError, AttributeError, TypeError) as problem:
                 raise ConfigError(f"{overrides}: {problem}; see conf/calendar_overrides.json for its form") from problem
         known, odd_hours = _exchange_sessions(country, cache)
         days = set(known)

@@ -206,8 +206,7 @@ class Lake:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` ADD COLUMNS ({', '.join(lacking)})")
 
     def append(self, name: str, rows: DataFrame, once: tuple[str, int] | None = None) -> None:
-        """``once``: who appends, and a number that grows from one of its appends to the next: where the table has that
-        number or a greater one of it, nothing is written."""
+        """``once``: who appends, and a number that grows with its appends; one that is there is not written again."""
         self.ensure(name)
         writer = self._write(name, rows).mode("append")
         if once is not None:
@@ -217,14 +216,15 @@ class Lake:
     def replace(self, name: str, rows: DataFrame, where: str | None = None, note: str | None = None) -> None:
         """Replaces the whole table, or the rows that meet ``where``, in one commit that carries ``note``."""
         self.ensure(name)
-        writer = self._write(name, rows).mode("overwrite")
-        if note is not None:
-            writer = writer.option("userMetadata", note)
-        if where is None:
-            writer = writer.option("overwriteSchema", "true")
-        else:
-            writer = writer.option("replaceWhere", where)
-        writer.save(self.path(name))
+        options = {} if note is None else {"userMetadata": note}
+        if where is not None:
+            options["replaceWhere"] = where
+        elif self.read(name).dtypes != [(f.name, f.dataType.simpleString()) for f in self.schema(name).fields]:
+            options["overwriteSchema"] = "true"  # which forgets the clustering
+        self._write(name, rows).mode("overwrite").options(**options).save(self.path(name))
+        by = list(self.declared(name).cluster)
+        if where is None and by and self._detail(name, "clusteringColumns") != by:
+            self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` CLUSTER BY ({', '.join(by)})")
 
     def merge(self, name: str, rows: DataFrame, *, deletes: DataFrame | None = None) -> Written:
         """Merges on the key: inserts new rows, updates only rows that differ, removes the keys in ``deletes``.

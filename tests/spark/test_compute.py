@@ -320,6 +320,7 @@ def test_prices_made_anew_are_not_taken_for_the_old_ones(spark, lake, registry, 
 def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars, days):
     load(lake, market(days, 60))
     compute_indicators(spark, lake, registry, calendars)
+    assert lake._detail("indicators", "clusteringColumns") == ["date", "symbol"], "after the first run, too"
     more = Registry.parse(
         {
             "core": ["sma_3", "rsi_5"],
@@ -332,6 +333,8 @@ def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars
     assert any("adx remember every bar" in line for line in outcome.lines)
     assert {"sma_3", "rsi_5", "adx", "cci"} < set(wider.read("indicators").columns)
     assert "sma_20" not in wider.read("indicators").columns
+    for of in (lake, wider):
+        assert [of._detail(name, "clusteringColumns") for name in ("prices", "indicators")] == [["date", "symbol"]] * 2
 
 
 def test_a_full_run_under_another_registry_that_was_killed_is_not_gone_on_with(

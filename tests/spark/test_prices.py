@@ -54,6 +54,8 @@ REFUSED = {
     "B5": (bar("B5", basis=date(2024, 3, 1)), "basis is before"),
     "B6": (bar("B6", close=float("inf")), "is not a number"),
     "B7": (bar("B7", high=None), "high is missing on a traded bar"),
+    "B8": (bar("B8", basis=date(2099, 3, 4)), "basis 2099-03-04 is in the future"),
+    "B9": (bar("B9", close=2e9), "close 2.0E9 is above 1e+09"),
 }
 
 
@@ -242,6 +244,54 @@ def test_what_was_announced_without_a_factor_gets_it_from_the_reference_price(sp
         assert found == {
             "R1": ("rights", 0.8, True), "R2": ("reduction", 2.5, False), "R3": ("bonus", 0.5, True)
         }  # fmt: skip
+
+
+def test_of_two_actions_on_a_day_the_reference_price_gives_the_other(spark, lake, settings, calendars):
+    """A 5:1 split and a spin-off on one ex-date: 309,500 × 0.2 = 61,900, and trade begins at 53,400."""
+    told = [
+        action("R1", "2024-03-06", 0.2, kind="split", confirmed=True),
+        action("R1", "2024-03-06", None, kind="spin-off", confirmed=True),
+    ]
+    rows = [bar("R1", "2024-03-05", 309_500, reference=309_500.0), bar("R1", "2024-03-06", 54_000, reference=53_400.0)]
+    for _ in range(2):
+        collect(spark, lake, settings, calendars, rows, told)
+        found = {r["kind"]: (r["factor"], r["confirmed"]) for r in lake.read("actions").collect()}
+        assert found == {"split": (0.2, True), "spin-off": (pytest.approx(53_400 / 61_900), True)}
+
+
+def test_a_basis_that_was_forgotten_or_wrong_is_put_right(spark, lake, settings, calendars):
+    as_traded = [bar("A", f"2024-03-{day:02}", 1000.0 + day) for day in (4, 5, 6)]
+    adjusted = [row | {"basis": date(2024, 3, 8)} for row in as_traded]
+
+    def load(rows) -> list:
+        source = ListSource(rows, name="files")
+        source.states_basis = True
+        outcome = collect_prices(spark, lake, source, Request(), settings, calendars)
+        return [outcome.rows_out, *sorted({str(basis) for basis in stored(lake, "basis")})]
+
+    assert load(as_traded) == [3, "2024-03-04", "2024-03-05", "2024-03-06"]
+    assert load(adjusted) == [3, "2024-03-08"]
+    assert load([row | {"basis": date(2024, 3, 11)} for row in adjusted]) == [0, "2024-03-08"], (
+        "nothing happened between"
+    )
+    assert load(as_traded)[0] == 3 and len(stored(lake, "basis")) == 3
+
+
+def test_adjusted_volumes_and_prices_beyond_what_is_traded(spark, lake, settings, calendars):
+    far = date(2024, 3, 8)
+    rows = [bar("A", "2024-03-04", 2e9, volume=0.3, basis=far), bar("A", "2024-03-05", 2e9, volume=0.0, basis=far)]
+    collect(spark, lake, settings, calendars, rows)
+    assert stored(lake, "volume") == [1, 0] and "no_trade" not in stored(lake, "flags")[0]
+
+
+def test_flags_of_long_ago_follow_an_action_that_comes_late(spark, lake, settings, calendars):
+    days = calendars["KR"].between(date(2023, 3, 2), date(2024, 3, 4))
+    rows = walk("A", days, [1000.0 if day < date(2023, 6, 1) else 2000.0 for day in days])
+    collect(spark, lake, settings, calendars, [r for r in rows if r["date"] < date(2024, 3, 4)])
+    assert [str(d) for d, f in stored(lake, "date", "flags") if f] == ["2023-06-01"]
+    late = [action("A", "2023-06-01", 2.0, kind="reduction", confirmed=True)]
+    collect(spark, lake, settings, calendars, rows[-1:], late)
+    assert len(stored(lake, "date")) == len(days) and not any(stored(lake, "flags"))
 
 
 def test_a_bar_that_fills_a_gap_lets_the_stored_reference_price_speak(spark, lake, settings, calendars):

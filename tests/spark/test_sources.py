@@ -219,6 +219,35 @@ def test_text_that_is_no_number_is_said(spark, tmp_path):
     assert rows["C"]["problem"] is None and rows["C"]["open"] is None
 
 
+def test_codes_as_spreadsheets_leave_them(spark, tmp_path):
+    lines = ['="005930"', "\t000660 ", "5930", "A005930", "0126Z0", "0059301"]
+    text = "symbol,date,open,high,low,close,volume\n"
+    (tmp_path / "bars.csv").write_text(text + "".join(f"{code},2024-03-04,1,1,1,1,5\n" for code in lines))
+    rows = read(spark, tmp_path / "bars.csv", market="KOSPI")
+    lost = {symbol for symbol, r in rows.items() if r["problem"] is not None}
+    assert set(rows) - lost == {"005930", "000660", "0126Z0"} and lost == {"5930", "A005930", "0059301"}
+    assert rows["5930"]["problem"] == "symbol '5930' is no KRX code of six characters, like 005930"
+    assert read(spark, tmp_path / "bars.csv", market="NASDAQ")["5930"]["problem"] is None
+    (tmp_path / "s.csv").write_text("symbol,market\n5930,KOSPI\n")
+    with pytest.raises(InputError, match="symbol '5930' is no KRX code"):
+        FilesSource(str(tmp_path / "s.csv")).symbols(spark, Request()).collect()
+
+
+def test_a_dash_is_nothing_given(spark, tmp_path):
+    (tmp_path / "bars.csv").write_text("symbol,date,open,high,low,close,volume\n000660,2024-03-04,-,-,-,10,0\n")
+    row = read(spark, tmp_path / "bars.csv", market="KOSPI")["000660"]
+    assert row["problem"] is None and row["open"] is None and row["close"] == 10
+
+
+def test_a_market_map_with_gaps_and_both_names_of_a_market(spark, tmp_path):
+    GIVEN.to_csv(tmp_path / "bars.csv", index=False)
+    (tmp_path / "map.csv").write_text(
+        "symbol,market\n000020,KOSDAQ\n000020,kosdaq global\nNA,NASDAQ\n,KOSPI\n,NYSE\n0126Z0,\n"
+    )
+    rows = read(spark, tmp_path / "bars.csv", market_map=str(tmp_path / "map.csv"))
+    assert {s: r["market"] for s, r in rows.items()} == {"000020": "KOSDAQ", "NA": "NASDAQ", "0126Z0": None}
+
+
 def test_what_is_missing_is_named(spark, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read(spark, tmp_path / "nowhere", market="KOSPI")
@@ -262,7 +291,15 @@ def test_symbols_of_a_file_of_bars_and_what_cannot_be_read(spark, tmp_path):
     rows = {r["symbol"]: r for r in FilesSource(str(path)).symbols(spark, Request()).collect()}
     assert rows["000020"]["listed_shares"] == 5_969_782_550 and rows["000020"]["valid_from"] == date(2025, 3, 31)
     assert rows["NA"]["listed_shares"] is rows["NA"]["valid_from"] is None
-    for column, bad in (("market_cap", "1 bn"), ("valid_from", "soon"), ("is_etf", "maybe")):
+    path.write_text("symbol,market,market_cap\n000020,KOSPI,NaN\n")
+    assert FilesSource(str(path)).symbols(spark, Request()).collect()[0]["market_cap"] is None
+    for column, bad in (
+        ("market_cap", "1 bn"),
+        ("market_cap", "-5.0"),
+        ("market_cap", "Infinity"),
+        ("valid_from", "soon"),
+        ("is_etf", "maybe"),
+    ):
         path.write_text(f"symbol,market,{column}\n000020,KOSPI,{bad}\n")
         with pytest.raises(InputError, match=f"{column} '{bad}' is not one"):
             FilesSource(str(path)).symbols(spark, Request()).collect()

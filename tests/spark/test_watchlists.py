@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from sise.errors import ConfigError
+from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.watchlists.rules import load_lists, load_rules
@@ -227,6 +227,10 @@ BAD = [
     ({"name": "a", "when": "close > 1", "ranks": 1}, "unknown entry ranks"),
     ({"name": "a", "when": "close > rand()"}, "only look at the share's own columns"),
     ({"name": "a", "when": "close in (select 1)"}, "only look at the share's own columns"),
+    ({"name": "a", "when": "close > random()"}, "only look at the share's own columns"),
+    ({"name": "a", "when": "date = curdate()"}, "only look at the share's own columns"),
+    ({"name": "a", "when": "unix_timestamp( ) > 5"}, "only look at the share's own columns"),
+    ({"name": "a", "when": "monotonically_increasing_id() % 2 = 0"}, "only look at the share's own columns"),
 ]
 
 
@@ -239,7 +243,39 @@ def test_a_wrong_rule_is_refused_with_what_is_valid(spark, lake, registry, setti
     assert message in str(caught.value) and "rsi_14" in str(caught.value) and "watchlists.json" in str(caught.value)
 
 
+def test_a_rule_that_fails_over_a_share_is_named(scan, conf):
+    rules(conf, {"name": "low", "when": "rsi_14 < 30"}, {"name": "ratio", "when": "1 / (close - 10000) > 0"})
+    with pytest.raises(
+        ConfigError, match=r"rule ratio fails over a share of this session: .*DIVIDE_BY_ZERO.*try_divide"
+    ):
+        scan([row("A", rsi_14=20.0)])
+    rules(conf, {"name": "low", "when": "rsi_14 < 30"}, {"name": "ratio", "when": "try_divide(1, close - 10000) > 0"})
+    assert scan([row("B", rsi_14=40.0)])[0] == {"low": ["A"]}
+
+
+def test_an_own_list_may_be_long(scan, conf):
+    names = [f"S{n}" for n in range(900)]
+    (conf / "lists" / "long.txt").write_text("\n".join([*names, "KR:A", "A", "B", "US:B"]))
+    rules(conf, {"name": "low", "when": "rsi_14 < 30"})
+    found, outcome = scan([row("B"), row("A"), row("S899"), row("C")])
+    assert found == {"long": ["S899", "A", "B"]} and outcome.details["lists"]["long"] == 3
+
+
+def test_an_indicator_that_was_not_computed_yet_is_named(spark, lake, settings, calendars):
+    put(lake, "indicators", [row("A")])
+    more = Registry.parse({"core": ["sma_5", "sma_7"]})
+    with pytest.raises(InputError, match=r"no sma_7, which conf.*: run jobs/compute_indicators"):
+        session_shares(lake, more, settings, {"KR": DAY}, dict(calendars))
+
+
 def test_own_lists(tmp_path):
+    (tmp_path / "Twice.txt").write_text("NA")
+    (tmp_path / "twice.TXT").write_text("NA")
+    with pytest.raises(ConfigError, match="another list is named twice, too"):
+        load_lists(tmp_path)
+    (tmp_path / "Twice.txt").unlink()
+    assert [own.name for own in load_lists(tmp_path)] == ["twice"]
+    (tmp_path / "twice.TXT").unlink()
     (tmp_path / "mine.txt").write_text("# my favourites\n005930  # Samsung\nKR:0126Z0\nna\nNA\nUS:BRK-B\n\n")
     lists = load_lists(tmp_path)
     assert lists[0].name == "mine" and lists[0].shares == (

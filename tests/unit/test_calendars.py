@@ -75,9 +75,16 @@ def test_names():
 
 def test_a_broken_overrides_file_is_named(tmp_path):
     own = tmp_path / "overrides.json"
-    own.write_text('{"XKRX": {"closed": ["someday"]}}')
-    with pytest.raises(ConfigError, match=r"overrides\.json"):
-        Calendar.load("KR", own)
+    for content, said in {
+        '{"XKRX": {"closed": ["someday"]}}': "someday",
+        '{"XKRX": {"closed": [20260603]}}': "",
+        '{"XKRX": {"closed": null}}': "",
+        '{"XKRX": {"close": ["2026-06-03"]}}': "unknown entry close of XKRX",
+        '{"KR": {"closed": ["2026-06-03"]}}': "unknown exchange KR: use XKRX",
+    }.items():
+        own.write_text(content)
+        with pytest.raises(ConfigError, match=rf"overrides\.json.*{said}"):
+            Calendar.load("KR", own)
 
 
 @pytest.mark.parametrize(

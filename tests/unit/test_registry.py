@@ -30,7 +30,27 @@ def test_every_problem_is_named_with_what_is_valid():
     assert "no function 'ADXX'" in message and "ADX" in message and "WILLR" in message
 
 
-@pytest.mark.parametrize("name", ["macd_signal", "bars", "close", "filter_state", "tail_from", "market_cap", "prev_x"])
+TAKEN = [
+    "macd_signal",
+    "bars",
+    "close",
+    "filter_state",
+    "tail_from",
+    "market_cap",
+    "prev_x",
+    "suspect",
+    "turnover",
+    "rank",
+]
+
+
+@pytest.mark.parametrize("extra", [None, 3, {"column": "x"}])
+def test_extra_is_a_list(extra):
+    with pytest.raises(ConfigError, match="an object with the lists core and extra is expected"):
+        Registry.parse({"core": ["sma_5"], "extra": extra})
+
+
+@pytest.mark.parametrize("name", TAKEN)
 def test_an_extra_column_takes_no_name_that_the_lake_has(name):
     with pytest.raises(ConfigError, match=f"extra '{name}': the lake has a column of this name"):
         parse(["macd", "sma_5"], [{"column": name, "function": "CCI"}])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import UTC, date, datetime, timedelta
 
-import numpy as np
 import pytest
 
 from sise.errors import ConfigError
@@ -228,24 +227,6 @@ US = Ask("bars", "US", "NASDAQ", "NA", date(2025, 3, 3), DAY)
 def test_yahoo_names():
     assert [yahoo_symbol("NASDAQ", s) for s in ("NA", "BRK.B")] == ["NA", "BRK-B"]
     assert yahoo_symbol("KOSPI", "005930") == "005930.KS" and yahoo_symbol("KOSDAQ", "0126Z0") == "0126Z0.KQ"
-
-
-def test_yahoo_prices_are_those_that_were_traded(opened, calendars):
-    traded = [185.64, 100.02, 9999.99, 0.0123, 1.2345, 412.5, 37.128, 0.000123]
-    days = calendars["US"].between(US.first, DAY)[-len(traded) :]
-    bars = [(day, price, price, price, price, 10) for day, price in zip(days, traded, strict=True)]
-    with YahooServer({"NA": Share(bars)}) as server:
-
-        def alter(chart):
-            quote = chart["indicators"]["quote"][0]
-            for name in ("open", "high", "low", "close"):
-                quote[name] = [float(np.float32(price)) for price in quote[name]]
-            quote["close"][-1] = 1 / 3  # no 32-bit float: what is finer stays
-            chart["indicators"]["adjclose"] = [{"adjclose": quote["close"]}]
-
-        server.alter = alter
-        found = {row["date"]: row for row in opened(YahooVendor, server).ask(US).bars.to_pylist()}
-    assert [found[day]["high"] for day in days] == traded and found[days[-1]]["close"] == 1 / 3
 
 
 def test_yahoo_oddities(opened, calendars):

@@ -47,7 +47,7 @@ class Registry:
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], where: str = "conf/indicators.json") -> Registry:
-        if not isinstance(content, dict) or not isinstance(content.get("core", []), list):
+        if not isinstance(content, dict) or not all(isinstance(content.get(k, []), list) for k in ("core", "extra")):
             raise ConfigError(f"{where}: an object with the lists core and extra is expected")
         problems = [
             f"unknown entry {key!r}: there are core and extra" for key in content if key not in {"core", "extra"}
@@ -79,8 +79,7 @@ class Registry:
         taken = {
             *self.state,
             *self.ingredients,
-            "filter_state",
-            "tail_from",
+            *("filter_state", "tail_from", "suspect", "turnover", "market_cap_usd", "large_cap_usd", "rank"),
             *(c for t in tables for c in table(t).columns),
         }
         names = [column for extra in self.extra for column in extra.columns]

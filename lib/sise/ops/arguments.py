@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from sise.calendars import MARKETS, country_of, normal_market
@@ -93,6 +93,9 @@ def source_of(job: Context) -> Source:
             raise UsageError("--source files needs --path FILE-OR-FOLDER")
         if len(args.market) > 1:
             raise UsageError("--source files takes one --market: for several, give --market-map FILE")
+        today = max(calendar.today(datetime.now(UTC)) for calendar in job.calendars.values())
+        if args.basis and args.basis > today:
+            raise UsageError(f"--basis {args.basis} is in the future: today is {today}")
         return FilesSource(args.path, args.market[0] if args.market else None, args.market_map, args.basis)
     from sise.sources.sample import SampleSource
 

@@ -52,6 +52,8 @@ def gather_prices(job: Context) -> Outcome:
     if args.max_requests is not None and args.max_requests < 1:
         raise UsageError(f"--max-requests {args.max_requests} must be 1 or more")
     request = request_of(args)
+    if args.source == "krx" and args.codes:
+        raise UsageError("--source krx is asked for whole markets: leave --codes out, or take --source naver or kis")
     wanted = Wanted(tuple(args.market), tuple(args.codes), request.start, request.end, args.years)
     ledger = Ledger(settings.state, args.source, settings.lake, job.run_id)
     try:

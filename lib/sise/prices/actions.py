@@ -47,24 +47,28 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
     ours = F.coalesce(F.col("evidence").startswith(_REFERENCE), F.lit(False))
     told = told.withColumn("_open", ~F.col("confirmed") & ours)
     said = told.groupBy(*on).agg(
-        F.bool_or(F.col("factor").isNotNull() & ~F.col("_open")).alias("_explained"),
+        F.product(F.when(~F.col("_open"), F.col("factor"))).alias("_known"),
         # What a source announced without a factor, which the reference price then gives.
         F.min(F.when((F.col("factor").isNull() | F.col("_open")) & (F.col("kind") != "unknown"), F.col("kind"))).alias(
             "_announced"
         ),
         F.bool_or(F.col("_open") & (F.col("kind") == "unknown")).alias("_guessed"),
     )
-    rows = rows.join(F.broadcast(said), on=on, how="left").withColumn("factor", F.col("reference") / F.col("_previous"))
+    rows = rows.join(F.broadcast(said), on=on, how="left")
+    # Of two actions on a day, one of which has its factor, the reference price gives the other's.
+    expected = F.col("_previous") * F.coalesce("_known", F.lit(1.0))
+    rows = rows.withColumn("factor", F.col("reference") / expected)
     # within one tick it is the exchange's own rounding
-    moved = F.abs(F.col("reference") - F.col("_previous")) > tick_column(F.col("country"), F.col("_previous"))
-    guessed = F.coalesce("_guessed", F.lit(False))
-    rows = rows.withColumn("_found", moved & ~F.coalesce("_explained", F.lit(False))).where(F.col("_found") | guessed)
+    moved = F.abs(F.col("reference") - expected) > tick_column(F.col("country"), expected)
+    guessed, explained = F.coalesce("_guessed", F.lit(False)), F.col("_known").isNotNull()
+    rows = rows.withColumn("_found", moved & (~explained | F.col("_announced").isNotNull()))
+    rows = rows.where(F.col("_found") | guessed)
     rows = with_share_change(rows, symbols)
     # A share count moves a little for many reasons: it explains a factor only if it leaves less than half of it.
     left = F.abs(F.col("shares_change") * F.col("factor") - 1)
     by_shares = left <= F.least(F.lit(SHARES_TOLERANCE), F.abs(F.col("factor") - 1) / 2)
     by_source = F.col("_announced").isNotNull() & (F.col("_announced") != "reduction")
-    confirmed = F.coalesce(by_shares, F.lit(False)) | by_source
+    confirmed = (F.coalesce(by_shares, F.lit(False)) & F.col("_known").isNull()) | by_source
     kind = (
         F.when(~F.col("_found"), F.lit(None))
         .when(F.col("_announced").isNotNull(), F.col("_announced"))

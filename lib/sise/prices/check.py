@@ -57,7 +57,7 @@ def _report(spark: SparkSession, report: DataFrame, output: Path) -> Outcome:
                 "country": r["country"],
                 "symbol": r["symbol"],
                 "date": r["date"],
-                "change": round(r["change"], 4),
+                "change": None if r["change"] is None else round(r["change"], 4),
                 "likely_cause": r["likely_cause"],
                 "pattern": r["pattern"],
             }

@@ -66,13 +66,26 @@ def collect_prices(
                 outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
         with described(spark, "actions: merge what the source announced"):
             announced = hold(stamped(source.actions(spark, request), source.name))
+            known = lake.version("actions")
             actions_new = lake.merge("actions", announced).changed
+            dated = _dated(lake, known) if actions_new else None
         with described(spark, "indices: merge"):
             index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
         if low is not None:
             good = checked.where("reason IS NULL").drop("reason", "problem")
             actions_new += _merge_prices(
-                spark, lake, good, low, high, source, settings, outcome, hold, calendars, references=references > 0
+                spark,
+                lake,
+                good,
+                low,
+                high,
+                source,
+                settings,
+                outcome,
+                hold,
+                calendars,
+                dated,
+                references=references > 0,
             )
             outcome.details["sessions"] = {"first": low, "last": high}
             if coverage:
@@ -101,21 +114,30 @@ def _merge_prices(
     outcome: Outcome,
     hold: Hold,
     calendars: Mapping[str, Calendar],
+    dated: DataFrame | None,
     *,
     references: bool,
 ) -> int:
     """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
 
-    ``references``: whether new bars have reference prices."""
+    ``references``: whether new bars have reference prices; ``dated``: of _dated, where an action is new."""
     now = F.current_timestamp()
-    new = good.withColumn("volume", F.round("volume").cast("bigint")).withColumn("source", F.lit(source.name))
+    # A reverse split may leave an adjusted volume below one: it is a traded bar all the same.
+    whole = F.when(F.col("volume") > 0, F.greatest(F.round("volume"), F.lit(1.0))).otherwise(F.round("volume"))
+    new = good.withColumn("volume", whole.cast("bigint")).withColumn("source", F.lit(source.name))
     new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
-    old = _select_neighbours(lake.read("prices"), new, low, hold)
+    old = _select_neighbours(lake.read("prices"), new, low, hold, dated)
     if old is not None:
         # a new bar may be the one before a stored bar that has one
         references = references or not old.where("reference IS NOT NULL").isEmpty()
         old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
-        new = select_corrections(new, old, lake.read("actions"), keep_market=getattr(source, "todays_market", False))
+        new = select_corrections(
+            new,
+            old,
+            lake.read("actions"),
+            keep_market=getattr(source, "todays_market", False),
+            states_basis=getattr(source, "states_basis", False),
+        )
         old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
         rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(
             old.withColumnRenamed("flags", "_flags"), True
@@ -145,8 +167,21 @@ def _merge_prices(
     return found_count
 
 
-def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold) -> DataFrame | None:
-    """Stored bars that stand beside the new ones: some weeks back, and further for a share that paused."""
+def _dated(lake: Lake, since: int) -> DataFrame | None:
+    """(country, symbol, _ex): the earliest ex-date of each share's actions that have a factor and changed after the
+    version ``since``: from there on its moves are to be judged again."""
+    changes = lake.changes("actions", since, lake.version("actions"))
+    if changes is None:
+        return None
+    factors = changes.where("kind <> 'dividend' AND factor IS NOT NULL")
+    return factors.groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex"))
+
+
+def _select_neighbours(
+    prices: DataFrame, new: DataFrame, low: date, hold: Hold, dated: DataFrame | None
+) -> DataFrame | None:
+    """Stored bars that stand beside the new ones: some weeks back, further for a share that paused, and from its first
+    new action on for a share that has one."""
     if prices.isEmpty():
         return None
     shares = new.select("country", "symbol").distinct()
@@ -154,6 +189,11 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold)
     recent = prices.where(F.col("date") >= F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
     earlier = prices.where((F.col("date") < F.lit(since)) & (F.col("volume") > 0))
     traded = recent.where((F.col("volume") > 0) & (F.col("date") < F.lit(low))).select("country", "symbol").distinct()
+    if dated is not None:
+        old = dated.where(F.col("_ex") < F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
+        far = prices.where(F.col("date") < F.lit(since)).join(F.broadcast(old), on=["country", "symbol"])
+        recent = recent.unionByName(far.where(F.col("date") >= F.date_sub("_ex", _RECENT_DAYS)).drop("_ex"))
+        traded = traded.unionByName(old.select("country", "symbol"))
     paused = hold(shares.join(traded, on=["country", "symbol"], how="left_anti"))
     if paused.isEmpty():
         return recent
@@ -163,13 +203,16 @@ def _select_neighbours(prices: DataFrame, new: DataFrame, low: date, hold: Hold)
     return recent.unionByName(last)
 
 
-def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame, *, keep_market: bool = False) -> DataFrame:
+def select_corrections(
+    new: DataFrame, old: DataFrame, actions: DataFrame, *, keep_market: bool = False, states_basis: bool = False
+) -> DataFrame:
     """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis. What
     a bar leaves out (value, reference; with ``keep_market`` its market, too) stays as it is stored.
 
     Two bars of the same basis must agree to the letter, and so must (but for a float's last digits) two of one source
     between whose bases nothing happened. Else both are brought to the later basis and may differ by the vendors'
-    rounding: max(one tick, 0.5 %), volume by 1 %.
+    rounding: max(one tick, 0.5 %), volume by 1 %. With ``states_basis`` (a person named it) a bar that was stored as it
+    was traded and now is as of a later day, or the other way round, says something else.
     """
     values = (*_PRICES, "source", "volume", "value", "reference", "basis", "provisional", "market")
     stored = old.select("country", "symbol", "date", *[F.col(c).alias(f"_{c}") for c in values])
@@ -193,6 +236,10 @@ def select_corrections(new: DataFrame, old: DataFrame, actions: DataFrame, *, ke
     equal &= (F.col("provisional") == F.col("_provisional")) & (
         F.lit(keep_market) | (F.col("market") == F.col("_market"))
     )
+    if states_basis:
+        equal &= (F.col("source") != F.col("_source")) | (
+            (F.col("basis") > F.col("date")) == (F.col("_basis") > F.col("date"))
+        )
     known = F.col("_close").isNotNull()
     kept = {"value": F.coalesce("value", "_value"), "reference": F.coalesce("reference", F.col("_reference") / ratio)}
     if keep_market:

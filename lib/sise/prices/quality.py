@@ -24,7 +24,8 @@ __all__ = ["ROUNDING", "active_counts", "check_bars", "rejected_rows", "rounding
 
 ROUNDING = 0.005
 _PRICES = ("open", "high", "low", "close")
-_TOP_PRICE, _TOP_VOLUME = 1e9, 1e13
+# Of prices as they were traded; those of serial reverse splits grow beyond any when they are adjusted.
+_TOP_PRICE, _TOP_ADJUSTED, _TOP_VOLUME = 1e9, 1e15, 1e13
 
 
 def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) -> DataFrame:
@@ -58,7 +59,7 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
         F.when(F.col("date").isNull(), F.lit("date is missing")),
         _future(today),
         _not_a_session(),
-        _bad_numbers(),
+        _bad_numbers(today),
         _bad_order(),
         F.when(
             complete & (F.col("_copies") > 1) & ~F.col("_same"),
@@ -96,22 +97,27 @@ def _said(column: str, what: str) -> Column:
     return F.concat(F.lit(f"{column} "), F.col(column).cast("string"), F.lit(f" {what}"))
 
 
-def _bad_numbers() -> Column:
+def _bad_numbers(today: Mapping[str, date]) -> Column:
     """Why a number cannot be: missing, not finite, not positive, absurd. A day without trade needs its close."""
     checks = [F.when(F.col("close").isNull(), F.lit("close is missing"))]
     checks.append(F.when(F.col("volume").isNull(), F.lit("volume is missing")))
     traded = F.col("volume") > 0
+    adjusted = F.coalesce(F.col("basis") > F.col("date"), F.lit(False))
     for column in ("close", "volume", "open", "high", "low"):
-        top = _TOP_VOLUME if column == "volume" else _TOP_PRICE
         value, counts = F.col(column), F.lit(True) if column in {"close", "volume"} else traded
         checks.append(F.when(counts & ~_finite(value), _said(column, "is not a number")))
-        checks.append(F.when(counts & (value > top), _said(column, f"is above {top:.0e}: no share has that")))
+        tops = [(adjusted, _TOP_ADJUSTED), (~adjusted, _TOP_PRICE)]
+        for here, top in [(F.lit(True), _TOP_VOLUME)] if column == "volume" else tops:
+            said = _said(column, f"is above {top:.0e}: no share has that")
+            checks.append(F.when(counts & here & (value > top), said))
     checks.append(F.when(F.col("volume") < 0, _said("volume", "is negative")))
     checks.append(F.when(F.col("close") <= 0, _said("close", "is not positive")))
     for column in ("open", "high", "low"):
         checks.append(F.when(traded & F.col(column).isNull(), F.lit(f"{column} is missing on a traded bar")))
         checks.append(F.when(traded & (F.col(column) <= 0), _said(column, "is not positive on a traded bar")))
     checks.append(F.when(F.col("basis") < F.col("date"), F.lit("basis is before the bar's own date")))
+    limit = by_country(today, "date")
+    checks.append(F.when(F.col("basis") > limit, _said("basis", "is in the future")))
     return F.coalesce(*checks)
 
 

@@ -33,6 +33,7 @@ class FilesSource:
 
     name = "files"
     whole_listing = False
+    states_basis = True
 
     def __init__(self, path: str, market: str | None = None, market_map: str | None = None, basis: date | None = None):
         self.path, self.market, self.market_map, self.basis = path, market, market_map, basis
@@ -54,10 +55,10 @@ class FilesSource:
         rows, market = self._market(frame, markets)
         problems = [_unreadable(rows, c, "a number", _number(rows, c)) for c in _NUMBERS]
         day = _date(rows, "date", _country(market))
-        problems.append(_unreadable(rows, "date", "a date", day))
+        problems += [_unreadable(rows, "date", "a date", day), _lost_zeros(_symbol(), _country(market))]
         return rows.select(
             _country(market).alias("country"),
-            F.trim("symbol").alias("symbol"),
+            _symbol().alias("symbol"),
             day.alias("date"),
             market.alias("market"),
             *[_number(rows, c).alias(c) for c in _NUMBERS],
@@ -82,7 +83,7 @@ class FilesSource:
 
     def _symbols(self, frame: DataFrame, markets: DataFrame | None, end: date | None) -> DataFrame:
         rows, market = self._market(frame, markets)
-        rows = rows.where(F.trim("symbol") != "")
+        rows = rows.where(_symbol() != "")
         wrong = (
             rows.select(market.alias("market")).where(_country(F.col("market")).isNull()).distinct().limit(5).collect()
         )
@@ -95,11 +96,16 @@ class FilesSource:
         for flag in (*_FLAGS, "active"):
             found[flag] = (F.col(flag) if flag in rows.columns else F.lit(None)).try_cast("boolean")
         said = [_unreadable(rows, c, "one", value) for c, value in found.items()]
+        for c in ("market_cap", "listed_shares"):
+            absurd = (found[c] < 0) | (found[c] == float("inf"))
+            said.append(F.when(absurd, F.concat(F.lit(f"{c} '"), found[c].cast("string"), F.lit("' is not one"))))
+            found[c] = F.when(~F.isnan(found[c]), found[c])  # pandas' and polars' way to have none
+        said.append(_lost_zeros(_symbol(), _country(market)))
         if bad := rows.select(F.coalesce(*said).alias("said")).where("said IS NOT NULL").limit(5).collect():
             raise InputError(f"{self.path}: {'; '.join(row['said'] for row in bad)}")
         shares = rows.select(
             _country(market).alias("country"),
-            F.trim("symbol").alias("symbol"),
+            _symbol().alias("symbol"),
             F.coalesce(found["valid_from"], F.lit(end).cast("date")).alias("valid_from"),
             (F.col("name") if "name" in rows.columns else F.lit(None)).cast("string").alias("name"),
             market.alias("market"),
@@ -124,7 +130,9 @@ class FilesSource:
         known = reduce(
             DataFrame.unionByName,
             [
-                frame.select(F.trim("symbol").alias("symbol"), F.col("market").cast("string").alias("mapped_market"))
+                frame.select(_symbol().alias("symbol"), _named(F.col("market")).alias("mapped_market")).where(
+                    "symbol <> '' AND mapped_market <> ''"
+                )
                 for frame in self._read(spark, self.market_map, ("symbol", "market"))
             ],
         ).distinct()
@@ -137,7 +145,7 @@ class FilesSource:
         """The rows with what the market's name is taken from, and that name: the file's own, the map's, the default."""
         candidates = [F.col("market").cast("string")] if "market" in rows.columns else []
         if mapped is not None:
-            rows = rows.withColumn("symbol", F.trim("symbol")).join(F.broadcast(mapped), on="symbol", how="left")
+            rows = rows.withColumn("symbol", _symbol()).join(F.broadcast(mapped), on="symbol", how="left")
             candidates.append(F.col("mapped_market"))
         if self.market:
             candidates.append(F.lit(self.market))
@@ -146,8 +154,7 @@ class FilesSource:
                 f"{self.path} does not say which market a symbol is on: give --market {'|'.join(MARKETS)}, "
                 "or --market-map FILE with columns symbol, market"
             )
-        name = F.upper(F.trim(F.coalesce(*[F.nullif(c, F.lit("")) for c in candidates])))
-        return rows, F.when(name.startswith("KOSDAQ"), F.lit(normal_market("KOSDAQ GLOBAL"))).otherwise(name)
+        return rows, _named(F.coalesce(*[F.nullif(c, F.lit("")) for c in candidates]))
 
     def _read(self, spark: SparkSession, path: str, required: Sequence[str]) -> list[DataFrame]:
         """A frame for each form of the files: those of one have the same columns, of the same types."""
@@ -165,6 +172,23 @@ class FilesSource:
                     "become 20: write the column as strings"
                 )
         return frames
+
+
+def _named(market: Column) -> Column:
+    """A market's name as sise has it."""
+    name = F.upper(F.trim(market.cast("string")))
+    return F.when(name.startswith("KOSDAQ"), F.lit(normal_market("KOSDAQ GLOBAL"))).otherwise(name)
+
+
+def _symbol() -> Column:
+    """The share's code without what spreadsheets put around it: spaces, tabs, ="005930"."""
+    return F.regexp_replace("symbol", r"^[\s=\"]+|[\s\"]+$", "")
+
+
+def _lost_zeros(symbol: Column, country: Column) -> Column:
+    """Null, or why a text is none of KRX's codes: it would be stored as a share of its own."""
+    wrong = (country == "KR") & symbol.rlike("^([0-9]{1,5}|[0-9]{7,}|A[0-9]{6})$")
+    return F.when(wrong, F.concat(F.lit("symbol '"), symbol, F.lit("' is no KRX code of six characters, like 005930")))
 
 
 def _number(rows: DataFrame, column: str) -> Column:
@@ -204,7 +228,7 @@ def _unreadable(rows: DataFrame, column: str, what: str, read: Column) -> Column
         return F.lit(None).cast("string")
     text = F.col(column).cast("string")
     return F.when(
-        text.isNotNull() & (F.trim(text) != "") & read.isNull(),
+        text.isNotNull() & ~F.trim(text).isin("", "-") & read.isNull(),  # KRX's way to say that there is none
         F.concat(F.lit(f"{column} '"), text, F.lit(f"' is not {what}")),
     )
 

@@ -194,9 +194,9 @@ class NasdaqListing(_Listing):
         vendor.open()
         query = EquityQuery("is-in", ["exchange", *_EXCHANGES])
         found: dict[str, dict[str, Any]] = {}
-        offset, total, small = 0, None, False
+        offset, total = 0, None
         try:
-            while total is None or (offset < total and not small):
+            while total is None or offset < total:  # small ones too: one that fell has another cap than the last known
                 page = vendor.crumb.renewed(
                     partial(
                         yfinance.screen, query, size=_PAGE, offset=offset, sortField="intradaymarketcap", sortAsc=False
@@ -206,8 +206,6 @@ class NasdaqListing(_Listing):
                 if not quotes and offset < total:
                     raise Failed(f"Yahoo's screener ends at {offset} of {total} shares")
                 found |= {quote["symbol"]: quote for quote in quotes}
-                caps = [q["marketCap"] for q in quotes if q.get("marketCap")]
-                small = bool(caps) and max(caps) < self.floor
                 offset += len(quotes)
         except (KeyError, TypeError, ValueError) as problem:
             raise Failed(f"Yahoo's screener answers in another form than known ({problem!r})") from problem

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pandas as pd
 
 from sise.calendars import ZONES, Calendar
@@ -166,8 +165,7 @@ class YahooVendor:
             "symbol": ask.symbol,
             "date": days,
             "market": ask.market,
-            **{name.lower(): _decimal(good[name]) for name in ("Open", "High", "Low", "Close")},
-            "volume": good["Volume"].astype("float64"),
+            **{name.lower(): good[name].astype("float64") for name in ("Open", "High", "Low", "Close", "Volume")},
             "basis": [max(basis, day) for day in days],
             "provisional": False,
             "problem": [f"Yahoo gave {day} twice, with different prices" if day in twice else None for day in days],
@@ -189,16 +187,6 @@ class YahooVendor:
 
     def _keep_raw(self, chart: Mapping[str, Any]) -> None:
         self._raw.chart = chart
-
-
-def _decimal(prices: pd.Series) -> list[float]:
-    """Yahoo's prices as they were traded: it keeps 32-bit floats, whose 185.64 is 185.63999938964844, so that a trade
-    at the highest price would be above it. Seven digits are what such a float has; what is none of them stays."""
-    values = prices.to_numpy("float64")
-    with np.errstate(all="ignore"):
-        scale = 10.0 ** (6 - np.floor(np.log10(np.abs(values))))
-        short = (values == values.astype("float32")) & (scale >= 1) & (scale <= 1e15)
-        return [float(value) for value in np.where(short, np.round(values * scale) / scale, values)]
 
 
 def _basis(meta: Mapping[str, Any], rows: pd.DataFrame, zone: ZoneInfo, now: datetime) -> date:

@@ -42,7 +42,9 @@ _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "directi
 DIRECTIONS = ("long", "short")
 # What would look at more than the share's own columns, or at something else each time.
 NOT_OWN = re.compile(
-    r"\b(select|rand|randn|uuid|current_\w+|now|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)\b",
+    r"\b(select|rand|randn|random|randstr|uniform|shuffle|uuid|current_\w+|curdate|now|localtimestamp|version"
+    r"|unix_timestamp\s*\(\s*\)|to_unix_timestamp\s*\(\s*\)|monotonically_increasing_id|spark_partition_id"
+    r"|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)(?!\w)",
     re.IGNORECASE,
 )
 
@@ -243,9 +245,13 @@ def list_text(path: Path) -> str:
 
 def load_lists(folder: Path) -> list[OwnList]:
     """People's own lists, by file name. Raises ConfigError that names file and line of what is no symbol."""
-    lists, problems = [], []
-    for path in sorted(folder.glob("*.txt")):
+    lists: list[OwnList] = []
+    problems: list[str] = []
+    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() == ".txt"):
         name = path.stem.lower()
+        if name in {own.name for own in lists}:
+            problems.append(f"{path}: another list is named {name}, too: give them names of their own")
+            continue
         if not re.fullmatch(_NAME, name):
             problems.append(f"{path}: a list is named in small letters, digits and _")
             continue

@@ -9,8 +9,8 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from sise.calendars import Calendar
-from sise.errors import InputError
+from sise.calendars import COUNTRIES, Calendar
+from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
@@ -23,6 +23,7 @@ from sise.watchlists.universe import barred, select_eligible, session_shares
 __all__ = ["scan_watchlists", "select_listed"]
 
 _SHARE = ["country", "symbol"]
+_PLACES = "country string, symbol string, _at int"
 
 
 def scan_watchlists(
@@ -77,7 +78,11 @@ def _scan(
         eligible = hold(select_eligible(shares, settings))
     columns = [c for c in shares.columns if c not in {"flags", "suspect"}]
     with described(spark, "watchlists: apply the rules and rank"):
-        picked = hold(select_listed(eligible, rules, lists, columns))
+        try:
+            picked = hold(select_listed(eligible, rules, lists, columns))
+        except Exception:
+            _name_failing(eligible, rules, columns)
+            raise
         counts = {row["list"]: row["count"] for row in picked.groupBy("list").count().collect()}
     spans = [f"(country = '{country}' AND date = DATE'{session}')" for country, session in sorted(days.items())]
     with described(spark, "watchlists: replace the session's rows"):
@@ -138,16 +143,30 @@ def select_listed(
             rows = rows.where(F.col("rank") <= rule.top)
         frames.append(_listed(rows, rule.name, rule.version, rule.columns(numbers)))
     for own in lists:
-        place = F.lit(None).cast("int")
+        places: dict[tuple[str, str], int] = {}
         for at, (country, symbol) in enumerate(own.shares):
-            here = (F.col("symbol") == symbol) & ((F.col("country") == country) if country else F.lit(True))
-            place = F.when(here, F.lit(at)).otherwise(place)
-        rows = shares.withColumn("_at", place).where(F.col("_at").isNotNull())
+            for where in [country] if country else COUNTRIES:
+                places.setdefault((where, symbol), at)
+        listed = shares.sparkSession.createDataFrame([(*key, at) for key, at in places.items()], _PLACES)
+        rows = shares.join(F.broadcast(listed), on=_SHARE, how="inner")
         rank = F.row_number().over(Window.partitionBy("market").orderBy("_at", "country"))
         frames.append(_listed(rows.withColumn("rank", rank), own.name, "list", ["market_cap_usd"]))
     if not frames:
         return _listed(shares.limit(0).withColumn("rank", F.lit(1)), "none", "", [])
     return reduce(lambda a, b: a.unionByName(b), frames)
+
+
+def _name_failing(shares: DataFrame, rules: Sequence[Rule], known: Sequence[str]) -> None:
+    """Raises ConfigError for a rule that fails over these shares: a division by zero, a text that is no number."""
+    for rule in rules:
+        try:
+            select_listed(shares, [rule], (), known).collect()
+        except Exception as problem:
+            why = next((line for line in str(problem).splitlines() if "[" in line), str(problem))
+            raise ConfigError(
+                f"rule {rule.name} fails over a share of this session: {why.strip()[:300]} (try_divide and try_cast "
+                "give null instead)"
+            ) from problem
 
 
 def _listed(rows: DataFrame, name: str, version: str, figures: Sequence[str]) -> DataFrame:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
 from sise.columns import by_country
+from sise.errors import InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.prices.adjust import applied_of, product_of, with_actions
@@ -63,6 +64,11 @@ def shares_between(
     """
     chosen = list(registry.columns if columns is None else columns)
     average = ["volume_avg_20"] if "volume_avg_20" in registry.core else []
+    if lacking := sorted({*chosen, *average} - set(read("indicators").columns)):
+        raise InputError(
+            f"the table indicators has no {', '.join(lacking)}, which conf/indicators.json names: run "
+            "jobs/compute_indicators.py"
+        )
     table = read("indicators").select(*_SHARE, "date", "market", "close", "volume", *dict.fromkeys([*chosen, *average]))
     rows = _with_past(table, read("symbols"), spans, calendars, ["close", "volume", *chosen])
     rows = rows.join(_bars(read, spans), on=[*_SHARE, "date"], how="left")
