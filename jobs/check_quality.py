@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from sise.errors import UsageError
-from sise.ops.arguments import iso_date
+from sise.ops.arguments import check_span, iso_date
 from sise.ops.job import Context, Parser, run_job
 from sise.ops.outcome import Outcome
 from sise.prices.check import check_quality
@@ -19,8 +18,7 @@ parser.add_argument(
 
 def work(job: Context) -> Outcome:
     output = job.args.output or job.settings.local / "reports" / "quality.csv"
-    if job.args.start and job.args.end and job.args.start > job.args.end:
-        raise UsageError(f"--start {job.args.start} is after --end {job.args.end}")
+    check_span(job.args)
     return check_quality(job.spark, job.lake, job.settings, output, job.args.start, job.args.end)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING
 
 from sise.calendars import MARKETS, country_of, normal_market
@@ -14,7 +14,7 @@ from sise.sources.base import Request, Source
 if TYPE_CHECKING:
     from sise.ops.job import Context
 
-__all__ = ["VENDORS", "add_source", "iso_date", "market_names", "request_of", "source_of"]
+__all__ = ["VENDORS", "add_source", "check_span", "iso_date", "market_names", "request_of", "source_of"]
 
 
 VENDORS = ("krx", "naver", "yahoo", "kis")
@@ -77,9 +77,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def request_of(args: argparse.Namespace) -> Request:
+def check_span(args: argparse.Namespace) -> None:
+    """Raises UsageError where --start is after --end."""
     if args.start and args.end and args.start > args.end:
         raise UsageError(f"--start {args.start} is after --end {args.end}")
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    check_span(args)
     return Request(tuple(args.market) if args.source != "files" else (), args.start, args.end)
 
 
@@ -93,7 +98,7 @@ def source_of(job: Context) -> Source:
             raise UsageError("--source files needs --path FILE-OR-FOLDER")
         if len(args.market) > 1:
             raise UsageError("--source files takes one --market: for several, give --market-map FILE")
-        today = max(calendar.today(datetime.now(UTC)) for calendar in job.calendars.values())
+        today = max(calendar.today() for calendar in job.calendars.values())
         if args.basis and args.basis > today:
             raise UsageError(f"--basis {args.basis} is in the future: today is {today}")
         return FilesSource(args.path, args.market[0] if args.market else None, args.market_map, args.basis)

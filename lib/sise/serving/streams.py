@@ -100,7 +100,6 @@ class Detection:
 
     def _start_queries(self) -> None:
         self.outage.begun = time.monotonic()
-        self._check_slots()  # each time: the topic may have more partitions now
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         self.queries = self._start_realtime() if self.trigger == "realtime" else self._start_micro_batches()
 
@@ -155,6 +154,7 @@ class Detection:
     def _restart(self) -> None:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
         self._stop_queries()
+        self._check_slots()  # the topic may have more partitions now
         self._start_queries()
 
     @property

@@ -67,9 +67,12 @@ def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], pric
     ``state`` does not have."""
     if needs_volume(rule):
         return np.zeros(np.shape(price), bool)
-    named = {name.removeprefix("prev_") for name in rule.names}
     with np.errstate(all="ignore"):
-        return np.asarray(rule.holds(values_at(registry.only(named), state, price), _OPS)[0], bool)
+        return np.asarray(rule.holds(_values(registry, rule, state, price), _OPS)[0], bool)
+
+
+def _values(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> dict[str, Any]:
+    return values_at(registry.only({name.removeprefix("prev_") for name in rule.names}), state, price)
 
 
 def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us_limit: float = 0.5) -> list[Level]:
@@ -91,7 +94,7 @@ def _level(
     grid = np.linspace(low, high, 129)
     try:
         with np.errstate(all="ignore"):
-            at_close = values_at(registry.only({name.removeprefix("prev_") for name in rule.names}), state, close)
+            at_close = _values(registry, rule, state, close)
         cold = any(np.isnan(at_close[name]) for name in rule.names)
         holds = strict_at(registry, rule, state, grid)
     except KeyError:

@@ -64,12 +64,13 @@ def shares_between(
     """
     chosen = list(registry.columns if columns is None else columns)
     average = ["volume_avg_20"] if "volume_avg_20" in registry.core else []
-    if lacking := sorted({*chosen, *average} - set(read("indicators").columns)):
+    computed = read("indicators")
+    if lacking := sorted({*chosen, *average} - set(computed.columns)):
         raise InputError(
             f"the table indicators has no {', '.join(lacking)}, which conf/indicators.json names: run "
             "jobs/compute_indicators.py"
         )
-    table = read("indicators").select(*_SHARE, "date", "market", "close", "volume", *dict.fromkeys([*chosen, *average]))
+    table = computed.select(*_SHARE, "date", "market", "close", "volume", *dict.fromkeys([*chosen, *average]))
     rows = _with_past(table, read("symbols"), spans, calendars, ["close", "volume", *chosen])
     rows = rows.join(_bars(read, spans), on=[*_SHARE, "date"], how="left")
     rows = rows.join(_suspects(read("prices"), spans, calendars, settings.suppress_bars), [*_SHARE, "date"], "left")
