@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as LocalTable
 from deltalake import Metadata
@@ -21,6 +22,7 @@ from pyspark.sql import types as T
 
 from sise.delta_log import newest_commits, newest_version
 from sise.errors import SiseError
+from sise.lake_arrow import ArrowDoor, Rows, bounds
 from sise.locks import alone
 from sise.tables import Table, table
 
@@ -55,6 +57,7 @@ class Lake:
         self._grown: set[str] = set()
         default = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:"  # type: ignore[union-attr]
         self._on_this_machine = "://" not in root and default.startswith("file:")
+        self.arrow = ArrowDoor(self, self._on_this_machine)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -226,7 +229,7 @@ class Lake:
         if where is None and by and self._detail(name, "clusteringColumns") != by:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` CLUSTER BY ({', '.join(by)})")
 
-    def merge(self, name: str, rows: DataFrame, *, deletes: DataFrame | None = None) -> Written:
+    def merge(self, name: str, rows: Rows, *, deletes: Rows | None = None) -> Written:
         """Merges on the key: inserts new rows, updates only rows that differ, removes the keys in ``deletes``.
 
         ``rows`` must be unique on the key and cheap to read twice (persist what is not). Timestamps of collection
@@ -236,24 +239,32 @@ class Lake:
         with alone(Path(self.root) / ".locks" / name) if self._on_this_machine else nullcontext():
             return self._merge(name, rows, deletes)
 
-    def _merge(self, name: str, rows: DataFrame, deletes: DataFrame | None) -> Written:
+    def _merge(self, name: str, rows: Rows, deletes: Rows | None) -> Written:
         what = self.declared(name)
         self.ensure(name)
-        span = self._span(
-            what, rows if deletes is None else rows.select(*what.key).unionByName(deletes.select(*what.key))
-        )
-        if span == "":
+        dated = next((c for c in what.key if what.columns[c] == "date"), None)
+        found = bounds(dated, [rows] if deletes is None else [rows, deletes])
+        if found is None:
             return Written()
+        span = [] if dated is None else [(dated, ">=", found[0]), (dated, "<=", found[1])]
         # Nothing to compare with: the usual new session. Where no lock keeps others off, only a merge sees them.
-        if self._on_this_machine and self.read(name).alias("t").where(span).isEmpty():
+        if self._on_this_machine and self.arrow.count(name, span) == 0:
+            if isinstance(rows, pa.Table):
+                self.arrow.append(name, rows)
+                return Written(inserted=rows.num_rows)
             self.append(name, rows)
             return Written(inserted=int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
+        if isinstance(rows, pa.Table):
+            rows = self.arrow.frame(name, rows)
         target = DeltaTable.forPath(self.spark, self.path(name))
         source = self._select(name, rows).withColumn("_delete", F.lit(False))
         if deletes is not None:
-            gone = deletes.select(*what.key).withColumn("_delete", F.lit(True))
+            gone = self.spark.createDataFrame(deletes) if isinstance(deletes, pa.Table) else deletes
+            gone = gone.select(*what.key).withColumn("_delete", F.lit(True))
             source = source.unionByName(gone, allowMissingColumns=True)
-        match = " AND ".join([*(f"t.`{c}` = s.`{c}`" for c in what.key), *([span] if span != "true" else [])])
+        # The span lets Delta skip the files of other days.
+        within = [f"t.`{column}` {operator} DATE'{day}'" for column, operator, day in span]
+        match = " AND ".join([*(f"t.`{c}` = s.`{c}`" for c in what.key), *within])
         values = [c for c in what.columns if c not in what.key]
         differs = " OR ".join(
             f"NOT (t.`{c}` <=> s.`{c}`)" for c in values if c not in what.stamps and not _is_map(what, c)
@@ -273,16 +284,6 @@ class Lake:
         return Written(
             int(result["num_inserted_rows"]), int(result["num_updated_rows"]), int(result["num_deleted_rows"])
         )
-
-    def _span(self, what: Table, keys: DataFrame) -> str:
-        """A condition on the target that lets Delta skip files outside the rows' dates; '' where there are no rows."""
-        dated = [c for c in what.key if what.columns[c] == "date"]
-        if not dated:
-            return "" if keys.isEmpty() else "true"
-        low, high = keys.agg(F.min(dated[0]), F.max(dated[0])).collect()[0]
-        if low is None:
-            return ""
-        return f"t.`{dated[0]}` >= DATE'{low}' AND t.`{dated[0]}` <= DATE'{high}'"
 
     def _select(self, name: str, rows: DataFrame) -> DataFrame:
         """The contract: exactly the declared columns, in order and of the declared types."""

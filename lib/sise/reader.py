@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from sise.errors import InputError, SiseError
 from sise.tables import TABLES, table
 
-__all__ = ["LakeReader"]
+__all__ = ["Filter", "LakeReader"]
 
 Filter = tuple[str, str, Any]
 _OPERATORS: dict[str, Callable[[pc.Expression, Any], pc.Expression]] = {
@@ -26,7 +27,13 @@ _OPERATORS: dict[str, Callable[[pc.Expression, Any], pc.Expression]] = {
     ">": operator.gt,
     "<": operator.lt,
     "in": lambda field, values: field.isin(list(values)),
+    "known": lambda field, _: field.is_valid(),
 }
+
+
+def _all(where: Sequence[Filter]) -> pc.Expression | None:
+    conditions = [_OPERATORS[op](pc.field(c), v) for c, op, v in where]
+    return reduce(operator.and_, conditions) if conditions else None
 
 
 class LakeReader:
@@ -57,14 +64,14 @@ class LakeReader:
         version: int | None = None,
     ) -> pa.Table:
         """The rows that meet every condition (column, operator, value), only these columns; as of ``version``."""
-        conditions = [_OPERATORS[op](pc.field(c), v) for c, op, v in where]
-        expression = None
-        for condition in conditions:
-            expression = condition if expression is None else expression & condition
         opened = self.open(name)
         if version is not None:
             opened.load_as_version(version)
-        return opened.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=expression)
+        return opened.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=_all(where))
+
+    def count(self, name: str, where: Sequence[Filter] = ()) -> int:
+        """How many rows meet every condition."""
+        return int(self.open(name).to_pyarrow_dataset().count_rows(filter=_all(where)))
 
     def query(self, text: str, tables: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of an SQL query (DataFusion's) over these tables."""

@@ -17,6 +17,7 @@ from sise.errors import InputError
 from sise.indicators.compute import compute_indicators
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.lake_arrow import ArrowDoor
 from tests.builders import action, put, walk
 
 SHARES = ("A1", "A2", "P1", "N1")
@@ -80,14 +81,14 @@ def assert_same(got, expected):
 
 def die_at(monkeypatch, table):
     """The next run is killed when it is to replace this table."""
-    replace = Lake.replace
+    replace = ArrowDoor.replace
 
     def dies(self, name, *args, **kwargs):
         if name == table:
             raise KeyboardInterrupt
         return replace(self, name, *args, **kwargs)
 
-    monkeypatch.setattr(Lake, "replace", dies)
+    monkeypatch.setattr(ArrowDoor, "replace", dies)
 
 
 def full_copy(spark, lake, registry, calendars, tmp_path, tables=("prices", "actions")):
@@ -211,14 +212,21 @@ def test_a_run_killed_between_its_tables_is_done_again(spark, lake, registry, ca
         assert_same(table(lake, name), table(other, name))
 
 
-def test_a_change_feed_older_than_delta_looks_back_makes_it_a_full_run(spark, lake, registry, calendars, days):
+def test_a_change_feed_that_no_longer_reaches_back_makes_it_a_full_run(spark, lake, registry, calendars, days):
     load(lake, market(days, 80))
     compute_indicators(spark, lake, registry, calendars)
+    done = lake.version("prices")
     for n in (81, 82):
         load(lake, [r for r in market(days, n) if r["date"] == days[n - 1]])
+    load(lake, [r | {"close": r["close"] * 1.001} for r in market(days, 82) if r["date"] == days[81]])
+    feed = sorted((Path(lake.path("prices")) / "_change_data").glob("*.parquet"))
     long_ago = time.time() - 9 * 86_400
     for n, commit in enumerate(sorted((Path(lake.path("prices")) / "_delta_log").glob("*.json"))[:-1]):
         os.utime(commit, (long_ago + n, long_ago + n))
+    assert feed and lake.changes("prices", done, lake.version("prices")) is None, "Spark looks back for a week"
+    assert lake.arrow.changes("prices", done, lake.version("prices"), ["symbol"]) is not None
+    for path in feed:  # as VACUUM does after that week
+        path.unlink()
     outcome = compute_indicators(spark, lake, registry, calendars)
     assert outcome.details["mode"] == "full" and any("no longer reaches back" in line for line in outcome.lines)
     assert lake.read("live_state").where("symbol = 'A1'").collect()[0]["as_of"] == days[81]

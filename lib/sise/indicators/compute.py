@@ -9,32 +9,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
-from sise.columns import by_country
 from sise.errors import UsageError
 from sise.indicators.batch import with_indicators
-from sise.indicators.day import with_new_bars
-from sise.indicators.keep import live_of, newest_of, state_columns, states_of, with_state
-from sise.indicators.progress import Progress, Span, progress_of, sessions_after, span_before, span_of
+from sise.indicators.changed import LONG_AGO, affected_shares, with_states
+from sise.indicators.day import compute_new_bars
+from sise.indicators.keep import STATED, frame_of, live_of, newest_of, state_columns, states_of
+from sise.indicators.progress import Progress, Span, progress_of, sessions_after, span_before, span_of, span_of_bars
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import BAR_COLUMNS
-from sise.lake import Lake
+from sise.indicators.tails import read_bars
+from sise.lake import Lake, Rows
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
-from sise.session import Hold, beside, described, small_plans
+from sise.session import Hold, described, small_plans
 
 __all__ = ["all_bars", "compute_indicators"]
 
 _SHARE = ["country", "symbol"]
-_LONG_AGO = date(1900, 1, 1)
-# Bars of a share that trades every day lie within this many sessions; others are looked up further back.
-_SLACK = 1.2
+_KEY = [*_SHARE, "date"]
+# What indicators look at of a row of prices, and of actions.
+_OF_PRICES = [*BAR_COLUMNS, "basis"]
+_OF_ACTIONS = [*_SHARE, "ex_date", "kind", "factor", "confirmed", "applied_by_source"]
+# What a run computes in this process, without Spark's windows: so many bars that go on from states, and so many shares
+# that start over. More of them, and Spark is quicker.
+_FEW_BARS, _FEW_SHARES = 200_000, 50
 
 
 def all_bars(lake: Lake) -> DataFrame:
@@ -49,6 +58,15 @@ def _bars(prices: DataFrame, actions: DataFrame, span: Span) -> DataFrame:
     return rows.select(*BAR_COLUMNS)
 
 
+@dataclass(frozen=True)
+class _Computed:
+    """Rows of indicators to be written; their keys, and those of them that carry a filter state (keep.STATED)."""
+
+    rows: Rows
+    keys: pd.DataFrame
+    stated: pa.Table
+
+
 class _Run:
     """One run over pinned versions of prices and actions."""
 
@@ -56,21 +74,29 @@ class _Run:
         self.spark, self.lake, self.registry, self.calendars = spark, lake, registry, calendars
         lake.require("prices")
         self.versions = {"prices": lake.version("prices"), "actions": lake.version("actions")}
-        self.prices = lake.read("prices", self.versions["prices"])
-        self.actions = lake.read("actions", self.versions["actions"])
         self.ids = {name: lake.identity(name) for name in self.versions}
+        self.actions = frame_of(lake.arrow.rows("actions", _OF_ACTIONS, version=self._pinned("actions")))
         self.outcome = Outcome(versions=dict(self.versions))
         self.hold = Hold()
+
+    def _pinned(self, name: str) -> int | None:
+        return self.versions[name] if self.versions[name] >= 0 else None
+
+    def _prices(self) -> DataFrame:
+        return self.lake.read("prices", self.versions["prices"])
+
+    def _bars(self, prices: DataFrame, span: Span) -> DataFrame:
+        return _bars(prices, self.lake.read("actions", self._pinned("actions")), span)
 
     def full(self, why: str) -> Outcome:
         """Every share from its first bar; replaces the tables."""
         self._note(why, mode="full")
-        span = span_of(self.prices)
-        bars = _bars(self.prices, self.actions, span)
+        prices = self._prices()
+        span = span_of(prices)
         with described(self.spark, "indicators: compute and write every share's whole history"):
             # First: a run that is killed below leaves the table under this registry, whatever the next one has.
             self.lake.set_mark("indicators", self.registry.hash)
-            self.lake.replace("indicators", with_indicators(bars, self.registry))
+            self.lake.replace("indicators", with_indicators(self._bars(prices, span), self.registry))
         self._finish_all(span)
         return self.outcome
 
@@ -80,213 +106,155 @@ class _Run:
         if self._moved(done) and self.day(done).details["mode"] == "full":
             return self.outcome
         self._note(f"rebuild from {start}", mode="rebuild")
-        span = span_of(self.prices).later(span_before(done))
-        shares = self.prices.select(*_SHARE).distinct().withColumn("start", F.lit(start))
+        prices = self._prices()
+        span = span_of(prices).later(span_before(done))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
-            shares = self.hold(self._with_state(shares), eager=False)
-            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
-        rows = self._rows(shares, span, counts[1], counts[0] - counts[1])
-        with described(self.spark, f"indicators: compute and write all rows from {start}"):
-            self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
+            shares = frame_of(prices.select(*_SHARE).distinct().toArrow()).assign(start=pd.Timestamp(start))
+            shares = self._with_states(shares)
+            bars = self.lake.arrow.count("prices", [("date", ">=", start)])
+        with described(self.spark, f"indicators: compute all rows from {start}"):
+            computed = self._compute(shares, span, bars)
+        with described(self.spark, f"indicators: write all rows from {start}"):
+            self.lake.replace("indicators", self._frame(computed.rows), where=f"date >= DATE'{start}'")
         self._finish_all(span)
         return self.outcome
 
     def day(self, done: Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
-        before = span_before(done)
-        changes = self.lake.changes("prices", done.prices, self.versions["prices"])
-        actions = self.lake.changes("actions", done.actions, self.versions["actions"])
-        if changes is None or actions is None:
-            return self.full("the change feed no longer reaches back to the last run")
-        with described(self.spark, "indicators: what changed since the last run"), small_plans(self.spark):
-            keys = self.hold(changes.groupBy(*_SHARE, "date").agg(F.max("basis").alias("basis")), eager=False)
-            span = span_of(keys).later(before)
-            affected = self._affected(keys, actions, done, span)
-            shares = self.hold(self._with_state(affected), eager=False)
-            counts = shares.agg(F.count(F.lit(1)), F.count("_state")).collect()[0]
+        before, door = span_before(done), self.lake.arrow
+        with described(self.spark, "indicators: what changed since the last run"):
+            changed = door.changes("prices", done.prices, self.versions["prices"], _OF_PRICES)
+            moved = door.changes("actions", done.actions, self.versions["actions"], _OF_ACTIONS)
+            if changed is None or moved is None:
+                return self.full("the change feed no longer reaches back to the last run")
+            span = span_of_bars(changed).later(before)
+            keys = frame_of(changed.select(_KEY)).drop_duplicates()
+            computed = frame_of(door.rows("live_state", [*_SHARE, "as_of"]))
+            shares = self._with_states(
+                affected_shares(keys, self.actions, frame_of(moved), computed, done, span, self.calendars)
+            )
         self._note("", mode="day")
-        self.outcome.details |= {"shares": counts[0], "continued": counts[1], "from_first_bar": counts[0] - counts[1]}
+        count, going_on = len(shares), int(shares["date"].notna().sum())
+        self.outcome.details |= {"shares": count, "continued": going_on, "from_first_bar": count - going_on}
         self.outcome.say(
-            f"{counts[0]} shares have new or changed bars: {counts[1]} continue from their state, "
-            f"{counts[0] - counts[1]} start from their first bar"
+            f"{count} shares have new or changed bars: {going_on} continue from their state, "
+            f"{count - going_on} start from their first bar"
         )
-        if counts[0] == 0:
+        if count == 0:
             # The calendar may have moved meanwhile: a session was cancelled, or is at other hours.
             if span != before or self._moved(done) or sessions_after(span, self.calendars) != done.session:
                 self._replace_live(None, span)
             return self.outcome
-        with described(self.spark, f"indicators: compute {counts[0]} shares"):
-            rows = self.hold(self._rows(shares, span, counts[1], counts[0] - counts[1]))
-        with small_plans(self.spark, counts[0] == counts[1]):
-            self._write_day(keys, shares, rows, counts[0], span)
-        return self.outcome
-
-    def _write_day(self, keys: DataFrame, shares: DataFrame, rows: DataFrame, count: int, span: Span) -> None:
-        merging = described(self.spark, f"indicators: merge the rows of {count} shares")
-        with beside(self.spark, lambda: self._write_states(shares, rows, span)) as states, merging:
-            gone = keys.select(*_SHARE, "date").join(rows, on=[*_SHARE, "date"], how="left_anti")
-            written = self.lake.merge("indicators", rows, deletes=gone)
-        last, replaced, lost = states.result()
-        if lost is not None:
-            self.lake.merge("indicators", lost)
-        self._replace_live(last, span, replaced)
+        with described(self.spark, f"indicators: compute {count} shares"):
+            found = self._compute(shares, span, len(keys))
+            # Of the shares without a row, those that live_state shows at a bar which is gone. Asked of live_state and
+            # not of this run's deletions: a run that was killed may have made them.
+            without = _leaving_out(shares, found.keys)
+            lost = without.merge(computed, on=_SHARE)
+            lost = without[_is_in(without, lost[lost["as_of"] >= lost["start"]])]
+            # From their first bar: there may be no state left of what remains.
+            last = self._compute(lost.assign(start=pd.Timestamp(LONG_AGO), date=pd.NaT, tail_from=pd.NaT), span, 0)
+        with described(self.spark, f"indicators: merge the rows of {count} shares"), small_plans(self.spark):
+            gone = _leaving_out(keys, found.keys, _KEY)
+            deletes = pa.Table.from_pandas(gone, preserve_index=False).cast(_key_schema(door.schema("indicators")))
+            written = self.lake.merge("indicators", found.rows, deletes=deletes)
+            if last.stated.num_rows:
+                self.lake.merge("indicators", self._of_last_bars(last))
+        with described(self.spark, "indicators: keep the filters' states"):
+            stated = pa.concat_tables([found.stated, last.stated])
+            stored = frame_of(door.rows("indicator_state"))
+            start = stored[_SHARE].merge(shares[[*_SHARE, "start"]], on=_SHARE, how="left")["start"]
+            stands = start.isna() | (stored["date"] < start)
+            stored = stored[stands.to_numpy() & ~_is_in(stored, lost)]
+            self._replace_states(pd.concat([stored, states_of(stated, self.registry)]))
+        self._replace_live(stated, span, pd.concat([found.keys[_SHARE], lost[_SHARE]]))
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
-
-    def _write_states(
-        self, shares: DataFrame, rows: DataFrame, span: Span
-    ) -> tuple[DataFrame, DataFrame, DataFrame | None]:
-        """Writes indicator_state; gives the rows that live_state is to have, the shares that they are for, and rows of
-        indicators that now are the last ones of their share."""
-        with described(self.spark, "indicators: keep the filters' states"):
-            lost, kept = self._lost(shares, rows), self._kept_states(shares)
-            replaced, last = rows.select(*_SHARE), None
-            if not lost.isEmpty():
-                last = self.hold(self._last_of(lost, span))
-                rows = rows.unionByName(last)
-                kept = kept.join(F.broadcast(lost), on=_SHARE, how="left_anti")
-                replaced = replaced.unionByName(lost)
-            self.lake.replace(
-                "indicator_state", newest_of(kept.unionByName(states_of(rows, self.registry)), KEPT_SESSIONS)
-            )
-        return rows, replaced, last
-
-    def _lost(self, shares: DataFrame, rows: DataFrame) -> DataFrame:
-        """Of ``shares``, those that live_state shows at a bar which is gone. Asked of live_state and not of this run's
-        deletions: a run that was killed may have made them."""
-        live = self.lake.read("live_state").select(*_SHARE, "as_of")
-        without = shares.join(rows.select(*_SHARE), on=_SHARE, how="left_anti")
-        return self.hold(
-            live.join(F.broadcast(without), on=_SHARE).where(F.col("as_of") >= F.col("start")).select(*_SHARE)
-        )
-
-    def _last_of(self, shares: DataFrame, span: Span) -> DataFrame:
-        """The last bars of ``shares``, computed from their first: there may be no state left of what remains."""
-        prices = self.prices.join(F.broadcast(shares), on=_SHARE, how="left_semi")
-        rows = with_indicators(_bars(prices, self.actions, span), self.registry)
-        return rows.where(F.col("filter_state").isNotNull())
+        return self.outcome
 
     # What to compute -------------------------------------------------------------------------------------------
 
-    def _affected(self, keys: DataFrame, actions: DataFrame, done: Progress, span: Span) -> DataFrame:
-        """(country, symbol, start) of each changed bar, and long ago for a share whose factor changed or fell due."""
-        before, never = span_before(done), F.lit(_LONG_AGO)
-        stood_for = {c: self.calendars[c].next(day) for c, day in before.as_of.items()}
-        stood_for |= {c: date.fromisoformat(session[0]) for c, session in done.session.items()}
-        known = F.coalesce(by_country(before.adjusted_to, "date"), never)
-        now = by_country(span.adjusted_to, "date")
-        known_next, following = (
-            F.coalesce(by_country(days, "date"), never)
-            for days in (stood_for, {c: self.calendars[c].next(day) for c, day in span.as_of.items()})
-        )
-        # An action announced ahead changes no bar until its ex-date; the one of the next session re-bases live_state.
-        price_changing = (F.col("kind") != "dividend") & F.col("factor").isNotNull()
-        falls_due = F.col("ex_date").between(F.date_add(known, 1), now)
-        sessions = F.least(known_next, following), F.greatest(known_next, following)
-        falls_due |= F.col("ex_date").between(F.date_add(sessions[0], 1), sessions[1])
-        due = self.actions.where(price_changing & falls_due).select(*_SHARE)
-        changed = actions.where(price_changing & (F.col("ex_date") <= following)).select(*_SHARE)
-        changed = self.hold(changed.unionByName(due).distinct())
-        starts = keys.select(*_SHARE, F.col("date").alias("start"))
-        if changed.isEmpty():  # the usual day
-            return starts
-        # A share that was never computed has its bars among the keys, if it has any.
-        computed = self.lake.read("live_state").select(*_SHARE)
-        again = changed.join(computed, on=_SHARE, how="left_semi").withColumn("start", F.lit(_LONG_AGO))
-        return starts.unionByName(again)
+    def _with_states(self, starts: pd.DataFrame) -> pd.DataFrame:
+        return with_states(starts, frame_of(self.lake.arrow.rows("indicator_state")), self.registry)
 
-    def _with_state(self, changes: DataFrame) -> DataFrame:
-        """A row for each share of ``changes``, which may have several: its first ``start``, and ``_state``, the newest
-        state kept from before it, null for a share that starts over."""
-        kind = self._state_type()
-        rows = changes.select(*_SHARE, "start", F.lit(None).cast(kind).alias("_state"))
-        if not self.registry.remembering:
-            warm = self.lake.read("indicator_state").where(F.col("bars") >= self.registry.warm)
-            state = F.struct("date", *state_columns(self.registry)).cast(kind)
-            rows = rows.unionByName(
-                warm.select(*_SHARE, F.lit(None).cast("date").alias("start"), state.alias("_state"))
-            )
-        # One shuffle of a few rows a share: joins would take several queries, each planned and compiled anew.
-        shares = rows.groupBy(*_SHARE).agg(F.min("start").alias("start"), F.collect_list("_state").alias("_states"))
-        earlier = F.filter("_states", lambda state: state["date"] < F.col("start"))
-        found = shares.where(F.col("start").isNotNull())
-        return found.select(*_SHARE, "start", F.array_max(earlier).alias("_state"))  # the date is its first field
+    def _compute(self, shares: pd.DataFrame, span: Span, bars: int) -> _Computed:
+        """The indicators of ``shares`` from their ``start`` on, some ``bars`` of them new. Few are computed here; of
+        many, those that start over, or all of them, by Spark from their first bar."""
+        anew = shares["date"].isna().to_numpy()
+        by_spark = np.full(len(shares), bars > _FEW_BARS) | (anew & (anew.sum() > _FEW_SHARES))
+        here = shares[~by_spark].reset_index(drop=True)
+        found = read_bars(self.lake, self.versions["prices"], self.actions, here, self.registry, self.calendars, span)
+        rows = compute_new_bars(self.registry, here, found)
+        keys = frame_of(rows.select(_KEY))
+        stated = rows.filter(rows["filter_state"].is_valid()).select(STATED)
+        if not by_spark.any():
+            return _Computed(rows, keys, stated)
+        many = pa.Table.from_pandas(shares[by_spark][[*_SHARE, "start"]], preserve_index=False)
+        chosen = F.broadcast(self.spark.createDataFrame(many))
+        prices = self._prices().join(chosen.select(*_SHARE), on=_SHARE, how="left_semi")
+        frame = with_indicators(self._bars(prices, span), self.registry).join(chosen, on=_SHARE, how="inner")
+        frame = self.hold(frame.where(F.col("date") >= F.col("start").cast("date")).drop("start"))
+        keys = pd.concat([keys, frame_of(frame.select(*_KEY).toArrow())])
+        theirs = frame.where(F.col("filter_state").isNotNull()).select(*STATED).toArrow()
+        stated = pa.concat_tables([stated, theirs.cast(stated.schema)])
+        if rows.num_rows:
+            frame = frame.unionByName(self._frame(rows), allowMissingColumns=True)
+        return _Computed(frame, keys, stated)
 
-    def _state_type(self) -> str:
-        fields = ", ".join(f"{name}: double" for name in self.registry.state)
-        return f"struct<date: date, bars: bigint, tail_from: date{', ' if fields else ''}{fields}>"
+    def _frame(self, rows: Rows) -> DataFrame:
+        return self.lake.arrow.frame("indicators", rows) if isinstance(rows, pa.Table) else rows
 
-    def _rows(self, shares: DataFrame, span: Span, continued: int, anew: int) -> DataFrame:
-        """The indicators of ``shares`` from their ``start`` on: of how many with a state, and how many without."""
-        parts = []
-        if continued:
-            some = shares.where(F.col("_state").isNotNull())
-            parts.append(with_new_bars(self._tails(some, span), some, self.registry))
-        if anew or not continued:
-            bars = self.prices.join(
-                F.broadcast(shares.where(F.col("_state").isNull()).select(*_SHARE)), on=_SHARE, how="left_semi"
-            )
-            parts.append(with_indicators(_bars(bars, self.actions, span), self.registry))
-        rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
-        starts = F.broadcast(shares.select(*_SHARE, "start"))
-        return rows.join(starts, on=_SHARE, how="inner").where(F.col("date") >= F.col("start")).drop("start")
-
-    def _tails(self, shares: DataFrame, span: Span) -> DataFrame:
-        """The bars of ``shares`` from their state's ``tail_from`` on (null: all). Shares that trade daily are read by
-        date, so that files of earlier years are not opened; the others, few on most days, from wherever their bars
-        lie."""
-        shares = shares.select(*_SHARE, F.col("_state.tail_from").alias("_from"))
-        back = int(self.registry.tail * _SLACK) + 2 * KEPT_SESSIONS
-        since = min((self.calendars[c].back(day, back) for c, day in span.as_of.items()), default=_LONG_AGO)
-        deep = F.col("_from").isNull() | (F.col("_from") < F.lit(since))
-        far = shares.where(deep)
-        prices = self.prices
-        parts = [
-            prices.where(F.col("date") >= F.lit(since)).join(F.broadcast(shares.where(~deep)), on=_SHARE, how="inner")
-        ]
-        if not far.isEmpty():
-            parts.append(prices.join(F.broadcast(far), on=_SHARE, how="inner"))
-        rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
-        return _bars(rows.where(F.col("date") >= F.coalesce("_from", F.lit(_LONG_AGO))), self.actions, span)
+    def _of_last_bars(self, computed: _Computed) -> Rows:
+        if isinstance(computed.rows, pa.Table):
+            return computed.rows.filter(computed.rows["filter_state"].is_valid())
+        return computed.rows.where(F.col("filter_state").isNotNull())
 
     # What to keep ----------------------------------------------------------------------------------------------
 
     def _finish_all(self, span: Span) -> None:
         """After a rebuild: states and live state of every share, from the table just written."""
         with described(self.spark, "indicators: read the last bars of every share"):
-            rows = self.hold(with_state(self.lake.read("indicators")).coalesce(2))
+            stated = self._last_bars(span)
         with described(self.spark, "indicators: keep the filters' states"):
-            self.lake.replace("indicator_state", newest_of(states_of(rows, self.registry), KEPT_SESSIONS))
-        self._replace_live(rows, span)
-        self.outcome.rows_in = self.outcome.rows_out = self.lake.read("indicators").count()  # from the log alone
-        self.outcome.details["shares"] = self.lake.read("live_state").count()
+            self._replace_states(states_of(stated, self.registry))
+        self._replace_live(stated, span)
+        self.outcome.rows_in = self.outcome.rows_out = self.lake.arrow.count("indicators")
+        self.outcome.details["shares"] = self.lake.arrow.count("live_state")
 
-    def _kept_states(self, shares: DataFrame) -> DataFrame:
-        """The states that stand: of shares not computed, of the others those before their first changed bar."""
-        stored = self.lake.read("indicator_state").join(
-            F.broadcast(shares.select(*_SHARE, "start")), on=_SHARE, how="left"
-        )
-        return stored.where(F.col("start").isNull() | (F.col("date") < F.col("start"))).drop("start")
+    def _last_bars(self, span: Span) -> pa.Table:
+        """Of the table just written the bars that the states are of. More carry one, a row for each day that was
+        computed by itself: only their keys are read from all."""
+        door, stated = self.lake.arrow, ("filter_state", "known", None)
+        newest = newest_of(frame_of(door.rows("indicators", _KEY, [stated])), KEPT_SESSIONS)
+        since = min((self.calendars[c].back(day, 2 * KEPT_SESSIONS) for c, day in span.as_of.items()), default=LONG_AGO)
+        rows = [door.rows("indicators", STATED, [stated, ("date", ">=", since)])]
+        if symbols := newest["symbol"][newest["date"] < pd.Timestamp(since)].unique().tolist():
+            rows.append(door.rows("indicators", STATED, [stated, ("date", "<", since), ("symbol", "in", symbols)]))
+        found = pa.concat_tables(rows)
+        return found.filter(pa.array(_is_in(frame_of(found.select(_KEY)), newest, _KEY)))
 
-    def _replace_live(self, rows: DataFrame | None, span: Span, shares: DataFrame | None = None) -> None:
-        """Replaces live_state by that of ``rows``; what it has of shares other than ``shares`` stays, valid for the
-        next session."""
+    def _replace_states(self, states: pd.DataFrame) -> None:
+        kept = newest_of(states, KEPT_SESSIONS)[[*_KEY, *state_columns(self.registry)]]
+        self.lake.arrow.replace("indicator_state", pa.Table.from_pandas(kept, preserve_index=False))
+
+    def _replace_live(self, stated: pa.Table | None, span: Span, shares: pd.DataFrame | None = None) -> None:
+        """Replaces live_state by that of the bars ``stated``; what it has of shares other than ``shares`` stays, valid
+        for the next session."""
         session = sessions_after(span, self.calendars)
         valid = {c: date.fromisoformat(day) for c, (day, *_) in session.items()}
-        parts = [] if rows is None else [rebased(live_of(rows, self.registry), self.actions, span.adjusted_to, valid)]
-        if rows is None or shares is not None:
-            kept = self.lake.read("live_state")
-            new = None if shares is None else F.broadcast(shares.select(*_SHARE).distinct())
-            parts.append(kept if new is None else kept.join(new, on=_SHARE, how="left_anti"))
-        live = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1], True)
-        kinds = {"valid_session": "date", "session_open": "timestamp", "session_close": "timestamp"}
-        columns = {
-            name: by_country({c: told[n] for c, told in session.items()}, kind).cast(kind)
-            for n, (name, kind) in enumerate(kinds.items())
-        }
+        parts = []
+        if stated is not None:
+            parts.append(rebased(live_of(stated, self.registry), self.actions, span.adjusted_to, valid))
+        if stated is None or shares is not None:
+            kept = frame_of(self.lake.arrow.rows("live_state"))
+            parts.append(kept if shares is None else _leaving_out(kept, shares))
+        live = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        for n, name in enumerate(("valid_session", "session_open", "session_close")):
+            live[name] = pd.to_datetime(live["country"].map({c: told[n] for c, told in session.items()}), utc=n > 0)
         done = self.versions | {"ids": self.ids, "registry": self.registry.hash, "session": session} | vars(span)
         with described(self.spark, "indicators: replace live_state for the next session"):
-            self.lake.replace("live_state", live.withColumns(columns).coalesce(1), note=json.dumps(done, default=str))
+            rows = pa.Table.from_pandas(live, preserve_index=False)
+            self.lake.arrow.replace("live_state", rows, note=json.dumps(done, default=str))
         self.outcome.details["as_of"] = dict(span.as_of)
 
     def _moved(self, done: Progress) -> bool:
@@ -302,6 +270,19 @@ class _Run:
                 f"{', '.join(names)} remember every bar: every share starts from its first one, so a day "
                 "costs what its whole history costs"
             )
+
+
+def _is_in(rows: pd.DataFrame, others: pd.DataFrame, on: list[str] = _SHARE) -> np.ndarray:
+    """Whether each row's ``on`` is that of one of the others."""
+    return np.asarray(pd.MultiIndex.from_frame(rows[on]).isin(pd.MultiIndex.from_frame(others[on])))
+
+
+def _leaving_out(rows: pd.DataFrame, others: pd.DataFrame, on: list[str] = _SHARE) -> pd.DataFrame:
+    return rows[~_is_in(rows, others, on)]
+
+
+def _key_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in _KEY])
 
 
 def compute_indicators(

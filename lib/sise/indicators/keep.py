@@ -1,52 +1,57 @@
-"""What is kept of a share's last bars: their ``filter_state`` (batch.py) as rows of indicator_state and live_state."""
+"""What is kept of a share's last bars: their ``filter_state`` (batch.py) as rows of indicator_state and live_state.
+
+Ten rows a share at most, so they are Arrow and pandas in this process, whoever computed the bars.
+"""
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import pandas as pd
+import pyarrow as pa
 
 from sise.indicators.registry import Registry
 
-__all__ = ["live_of", "newest_of", "state_columns", "states_of", "with_state"]
+__all__ = ["STATED", "frame_of", "live_of", "newest_of", "state_columns", "states_of"]
 
 _SHARE = ["country", "symbol"]
+# Of a computed bar, what its states are made from.
+STATED = [*_SHARE, "date", "market", "close", "volume", "filter_state"]
 
 
 def state_columns(registry: Registry) -> list[str]:
     return ["bars", "tail_from", *registry.state]
 
 
-def with_state(rows: DataFrame) -> DataFrame:
-    """The bars that carry a filter state, among them the last ones of every share."""
-    return rows.where(F.col("filter_state").isNotNull()).select(
-        *_SHARE, "date", "market", "close", "volume", "filter_state"
-    )
+def frame_of(rows: pa.Table) -> pd.DataFrame:
+    """As pandas, dates as datetime64 and nulls of numbers as NaN."""
+    return rows.to_pandas(date_as_object=False)
 
 
-def states_of(rows: DataFrame, registry: Registry) -> DataFrame:
-    """indicator_state's rows out of ``filter_state``."""
-    rows = rows.where(F.col("filter_state").isNotNull())
-    return rows.select(*_SHARE, "date", *[F.col(f"filter_state.{c}").alias(c) for c in state_columns(registry)])
+def newest_of(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Of each share the last ``count`` rows, by ``date``."""
+    return rows.sort_values("date").groupby(_SHARE, sort=False).tail(count)
 
 
-def newest_of(rows: DataFrame, count: int) -> DataFrame:
-    """Of each share the last ``count`` rows."""
-    newest = Window.partitionBy("symbol", "country").orderBy(F.col("date").desc())
-    return rows.withColumn("_n", F.row_number().over(newest)).where(F.col("_n") <= count).drop("_n").coalesce(1)
+def states_of(rows: pa.Table, registry: Registry) -> pd.DataFrame:
+    """indicator_state's rows out of the rows' ``filter_state``, which each of them has."""
+    return frame_of(pa.table(_given(rows, [*_SHARE, "date"]) | _states(rows, registry)))
 
 
-def live_of(rows: DataFrame, registry: Registry) -> DataFrame:
+def live_of(rows: pa.Table, registry: Registry) -> pd.DataFrame:
     """live_state's rows out of the ``filter_state`` of each share's last bar."""
-    last = newest_of(rows.where(F.col("filter_state").isNotNull()), 1)
     names = [*registry.core, *registry.ingredients]
-    live = {name: F.col("filter_state.live")[i] for i, name in enumerate(names)}
-    live |= {c: F.col(f"filter_state.{c}") for c in state_columns(registry) if c not in live}
-    return last.select(
-        *_SHARE,
-        "market",
-        "close",
-        "volume",
-        F.col("date").alias("as_of"),
-        F.lit(registry.hash).alias("registry_hash"),
-        *[value.alias(name) for name, value in live.items()],
-    )
+    lists = rows["filter_state"].combine_chunks().field("live")
+    live = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), len(names))
+    given = _given(rows, [*_SHARE, "date", "market", "close", "volume"])
+    found = given | {name: pa.array(live[:, i]) for i, name in enumerate(names)}
+    found |= {name: values for name, values in _states(rows, registry).items() if name not in found}
+    last = newest_of(frame_of(pa.table(found)), 1)
+    return last.rename(columns={"date": "as_of"}).assign(registry_hash=registry.hash).reset_index(drop=True)
+
+
+def _given(rows: pa.Table, names: list[str]) -> dict[str, pa.ChunkedArray]:
+    return {name: rows[name] for name in names}
+
+
+def _states(rows: pa.Table, registry: Registry) -> dict[str, pa.Array]:
+    state = rows["filter_state"].combine_chunks()
+    return {name: state.field(name) for name in state_columns(registry)}

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sise.calendars import Calendar
 from sise.lake import Lake
 
-__all__ = ["Progress", "Span", "progress_of", "sessions_after", "span_before", "span_of"]
+__all__ = ["Progress", "Span", "progress_of", "sessions_after", "span_before", "span_of", "span_of_bars"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ def span_of(rows: DataFrame) -> Span:
     found = rows.groupBy("country").agg(F.max("date").alias("date"), F.max("basis").alias("basis")).collect()
     as_of = {row["country"]: row["date"] for row in found}
     return Span(as_of, {row["country"]: max(row["date"], row["basis"] or row["date"]) for row in found})
+
+
+def span_of_bars(bars: pa.Table) -> Span:
+    """Of bars in this process: country, date and basis."""
+    found = bars.group_by("country").aggregate([("date", "max"), ("basis", "max")]).to_pylist()
+    as_of = {row["country"]: row["date_max"] for row in found}
+    return Span(as_of, {row["country"]: max(row["date_max"], row["basis_max"] or row["date_max"]) for row in found})
 
 
 def span_before(done: Progress) -> Span:

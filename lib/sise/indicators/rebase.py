@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import numpy as np
+import pandas as pd
 
-from sise.columns import by_country
-from sise.prices.adjust import with_actions
+from sise.prices.factors import price_changing
 
 __all__ = ["rebased"]
 
+_SHARE = ["country", "symbol"]
+
 
 def rebased(
-    live: DataFrame, actions: DataFrame, adjusted_to: Mapping[str, date], valid: Mapping[str, date]
-) -> DataFrame:
+    live: pd.DataFrame, actions: pd.DataFrame, adjusted_to: Mapping[str, date], valid: Mapping[str, date]
+) -> pd.DataFrame:
     """live_state's rows at the basis of the session they are for.
 
     ``live``: rows of each share's last bar (``as_of``), adjusted to the basis of ``adjusted_to``; ``valid``: the
@@ -25,24 +26,25 @@ def rebased(
     Adds ``rebased_by``, the product of those after the share's own ``as_of``, which may lie further back than its
     market's: what takes a price of that session to this one's basis, 1.0 for most.
     """
-    rows = with_actions(live, actions, valid)
-    scale = _due_after(by_country(adjusted_to, "date"))
-    rows = rows.withColumns({"rebased_by": _due_after(F.col("as_of")), "_scale": scale}).drop("_actions")
-    scaled = {c: _scaled(c) for c, kind in live.dtypes if kind == "double"}
-    return rows.select(*[scaled[c].alias(c) if c in scaled else F.col(c) for c in live.columns], "rebased_by")
+    live = live.reset_index(drop=True)
+    by, scale = np.ones(len(live)), np.ones(len(live))
+    due = price_changing(actions, valid)
+    due = due[~due["applied_by_source"].eq(True)]
+    found = due.merge(live[[*_SHARE, "as_of"]].reset_index(names="at"), on=_SHARE).sort_values("ex_date")
+    told = pd.to_datetime(found["country"].map(dict(adjusted_to)))
+    for condition, product in ((found["ex_date"] > found["as_of"], by), (found["ex_date"] > told, scale)):
+        np.multiply.at(product, found["at"][condition].to_numpy(), found["factor"][condition].to_numpy())
+    moved = np.flatnonzero(scale != 1.0)
+    for column in live.select_dtypes("float").columns:
+        live.loc[moved, column] = _scaled(column, live.loc[moved, column].to_numpy(), scale[moved])
+    return live.assign(rebased_by=by)
 
 
-def _due_after(since: Column) -> Column:
-    due = F.filter("_actions", lambda a: (a["ex_date"] > since) & ~F.coalesce(a["applied_by_source"], F.lit(False)))
-    return F.coalesce(F.aggregate(due, F.lit(1.0), lambda product, a: product * a["factor"]), F.lit(1.0))
-
-
-def _scaled(column: str) -> Column:
-    by = F.col("_scale")
+def _scaled(column: str, values: np.ndarray, by: np.ndarray) -> np.ndarray:
     if column.startswith("volume_ratio_") or (
         column.startswith(("return_", "rsi_")) and not column.endswith(("_base", "_gain", "_loss"))
     ):
-        return F.col(column)
+        return values
     if column.startswith("volume"):
-        return F.col(column) / by
-    return F.col(column) * by * by if column == "bb_m2" else F.col(column) * by
+        return values / by
+    return values * by * by if column == "bb_m2" else values * by

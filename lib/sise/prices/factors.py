@@ -1,4 +1,4 @@
-"""What a stored price lacks or already has of its share's actions: prices/adjust.py for one share, without Spark."""
+"""What a stored price lacks or already has of its share's actions: prices/adjust.py without Spark."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-__all__ = ["factors_of"]
+__all__ = ["factors_of", "price_changing"]
 
 
 def factors_of(
-    days: Sequence[date], basis: Sequence[date], actions: Sequence[Mapping[str, Any]]
+    days: Sequence[date] | np.ndarray, basis: Sequence[date] | np.ndarray, actions: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(lacking, applied) for each bar of one share: adjusted price = stored × lacking, as traded = stored ÷ applied.
 
@@ -33,3 +34,11 @@ def factors_of(
         lacking[later & ~has] *= action["factor"]
         applied[later & has] *= action["factor"]
     return lacking, applied
+
+
+def price_changing(actions: pd.DataFrame, until: Mapping[str, date]) -> pd.DataFrame:
+    """Of the table's rows, the confirmed ones that change prices, up to a day of each country; ``ex_date`` as
+    datetime64."""
+    last = pd.to_datetime(actions["country"].map(dict(until)))
+    counts = actions["factor"].notna() & (actions["kind"] != "dividend") & actions["confirmed"].eq(True)
+    return actions[counts & (actions["ex_date"] <= last)]
