@@ -203,7 +203,7 @@ class Lake:
         if name in self._grown:
             return
         self._grown.add(name)
-        there = set(self.read(name).columns)
+        there = set(self.arrow.columns(name))
         declared = table(name).columns.items()  # a registry's columns come with their rows
         if lacking := [f"`{column}` {kind}" for column, kind in declared if column not in there]:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` ADD COLUMNS ({', '.join(lacking)})")

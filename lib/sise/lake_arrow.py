@@ -62,6 +62,12 @@ class ArrowDoor:
             frame = frame.where(_CONDITIONS[operator](F.col(column), value))
         return (frame if columns is None else frame.select(*columns)).toArrow()
 
+    def columns(self, name: str) -> list[str]:
+        """The columns that the table has, whatever is declared."""
+        if not self._here:
+            return list(self._lake.read(name).columns)
+        return [field.name for field in DeltaTable(self._lake.path(name), without_files=True).schema().fields]
+
     def count(self, name: str, where: Sequence[Filter] = ()) -> int:
         """How many rows meet the conditions; of a whole table its log tells."""
         if self._here and self._lake.exists(name):
@@ -99,10 +105,9 @@ class ArrowDoor:
             return
         self._lake.ensure(name)
         said = None if note is None else CommitProperties(custom_metadata={"userMetadata": note})
-        table = DeltaTable(self._lake.path(name))
-        same = [field.name for field in table.schema().fields] == self.schema(name).names
+        same = self.columns(name) == self.schema(name).names
         write_deltalake(
-            table,
+            self._lake.path(name),
             self._contract(name, rows),
             mode="overwrite",
             schema_mode=None if same else "overwrite",

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.signal import lfilter
 
 from sise.indicators.registry import MACD, Registry
 
 __all__ = ["compute_filters", "relative_strength"]
 
+_FEW = 16  # bars up to which a loop is quicker than calling the filter
 _ZERO = 1e-14  # TA-Lib's: below it a sum of averages counts as nothing moved
 
 
@@ -57,8 +57,14 @@ def relative_strength(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 def _one_pole(values: np.ndarray, weight: float, before: float) -> np.ndarray:
     """y[t] = weight × x[t] + (1 − weight) × y[t−1], y[−1] = before."""
-    if not len(values):
-        return values
+    if len(values) <= _FEW:  # the same operations in the same order: the same bits
+        found = []
+        for value in values.tolist():
+            before = weight * value + (1.0 - weight) * before
+            found.append(before)
+        return np.array(found)
+    from scipy.signal import lfilter  # reading it takes a second, and a usual day needs no more than the loop
+
     result, _ = lfilter([weight], [1.0, weight - 1.0], values, zi=[(1.0 - weight) * before])
     return np.asarray(result)
 

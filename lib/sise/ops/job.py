@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import NoReturn
 
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from sise.calendars import COUNTRIES, Calendar
@@ -142,4 +143,5 @@ def _append(context: Context, record: Mapping[str, object], outcome: Outcome, st
         "details": redact(json.dumps(record["details"], default=str, ensure_ascii=False)),
     }
     lake = Lake(context.spark, context.settings.lake)  # without the registry, which may be what failed
-    lake.append("runs", context.spark.createDataFrame([row], lake.schema("runs")).coalesce(1))
+    maps = {name: list(value.items()) for name, value in row.items() if isinstance(value, dict)}
+    lake.arrow.append("runs", pa.Table.from_pylist([row | maps], lake.arrow.schema("runs")))
