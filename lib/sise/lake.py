@@ -254,10 +254,9 @@ class Lake:
                 return Written(inserted=rows.num_rows)
             self.append(name, rows)
             return Written(inserted=int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
-        if isinstance(rows, pa.Table):
-            rows = self.arrow.frame(name, rows)
         target = DeltaTable.forPath(self.spark, self.path(name))
-        source = self._select(name, rows).withColumn("_delete", F.lit(False))
+        frame = self.arrow.frame(name, rows) if isinstance(rows, pa.Table) else rows
+        source = self._select(name, frame).withColumn("_delete", F.lit(False))
         if deletes is not None:
             gone = self.spark.createDataFrame(deletes) if isinstance(deletes, pa.Table) else deletes
             gone = gone.select(*what.key).withColumn("_delete", F.lit(True))

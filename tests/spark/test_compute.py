@@ -28,11 +28,6 @@ def prices(seed: int, count: int, drift: float = 0.0) -> np.ndarray:
     return np.round(1000 * np.exp((rng.normal(drift, 0.02, count)).cumsum()) * 7) / 7
 
 
-@pytest.fixture
-def days(calendars):
-    return calendars["KR"].between(date(2023, 1, 2), date(2024, 12, 30))[:340]
-
-
 def market(days, last: int) -> list[dict]:
     """Four shares up to session ``last``: A1 and A2 every day, P1 pauses for 70 sessions, N1 is listed late."""
     rows = []

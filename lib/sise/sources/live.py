@@ -249,6 +249,8 @@ class LiveFeed:
                 line.trouble = "the connection ended"
             except Exception as problem:  # whatever it is: a feed goes on
                 line.trouble = redact(f"{type(problem).__name__}: {problem}")[:300]
+            if self._ended.is_set():
+                return
             stood = line.delivered or time.monotonic() - began > self.settings.silence_seconds
             failures = 0 if stood else failures + 1
             wait = min(self.settings.backoff_cap_seconds, self.settings.backoff_seconds * 2 ** min(failures, 10))
