@@ -185,8 +185,7 @@ class Lake:
             return
         what = self.declared(name)
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(self.schema(name))
-        if what.cluster:
-            builder = builder.clusterBy(*what.cluster)
+        builder = builder.clusterBy(*what.cluster) if what.cluster else builder
         for label, check in what.checks.items():
             builder = builder.property(f"delta.constraints.{label}", check)
         stats = [column for column in what.columns if column in _STATS or column in what.cluster]
@@ -291,7 +290,8 @@ class Lake:
 
     def _write(self, name: str, rows: DataFrame):  # type: ignore[no-untyped-def]
         # Computed values hardly repeat: a dictionary of them costs a quarter of a large write and is thrown away.
-        for column in (c for c, kind in self._extra.get(name, {}).items() if kind == "double"):
+        columns = self.declared(name).columns if name in self._extra else {}
+        for column in (c for c, kind in columns.items() if kind == "double"):
             self.spark.conf.set(f"parquet.enable.dictionary#{column}", "false")
         return self._select(name, rows).write.format("delta")
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from sise.calendars import COUNTRIES, MARKETS
 from sise.indicators.ingredients import compute_ingredients
 from sise.indicators.recursive import compute_filters
 from sise.indicators.registry import KEPT_SESSIONS, Registry
@@ -19,6 +20,7 @@ from sise.indicators.rolling import with_rolling
 __all__ = ["PRICES", "compute_extra", "filter_state", "joined_struct", "whole_shares", "with_indicators"]
 
 PRICES = ("open", "high", "low", "close", "volume")
+_WORDS = {"country": COUNTRIES, "market": tuple(MARKETS)}
 
 
 def with_indicators(bars: DataFrame, registry: Registry, *, keep: int = KEPT_SESSIONS) -> DataFrame:
@@ -29,16 +31,40 @@ def with_indicators(bars: DataFrame, registry: Registry, *, keep: int = KEPT_SES
     run must read from, the filters' states and ``live``, the values of ``registry.core`` and
     ``registry.ingredients``.
     """
-    rows = with_rolling(bars, registry)
-    inputs = [F.col("bar_no"), F.col("date"), F.col("tail_from"), *(F.col(c) for c in PRICES)]
+    # Each window pass copies every column of every row: a number where a short text would be.
+    coded = {name: _code(name, words) for name, words in _WORDS.items()}
+    rows = with_rolling(bars.withColumns(coded), registry)
+    inputs = [F.col("bar_no"), F.col("tail_from"), *(F.col(c) for c in _inputs(registry))]
     rows = rows.withColumn("_f", _filter_pass(registry, keep)(*inputs))
     filtered = {name: F.col(f"_f.{name}") for name in _outputs(registry)}
-    plain = [c for c in rows.columns if c not in {"_f", "bar_no", "tail_from", *registry.columns}]
+    plain = [
+        _word(c, _WORDS[c]) if c in _WORDS else F.col(c)
+        for c in rows.columns
+        if c not in {"_f", "bar_no", "tail_from", *registry.columns}
+    ]
     named = [filtered.get(name, F.col(name)).alias(name) for name in registry.columns]
     kept = F.col("_f.filter_state")
     live = F.concat(F.array(*(filtered.get(name, F.col(name)) for name in registry.core)), kept["live"])
     state = F.when(kept.isNotNull(), kept.withField("live", live))
     return rows.select(*plain, *named, state.alias("filter_state"))
+
+
+def _code(name: str, words: Sequence[str]) -> Column:
+    found = F.lit(None).cast("int")
+    for n, word in enumerate(words):
+        found = F.when(F.col(name) == word, F.lit(n)).otherwise(found)
+    return F.when(F.col(name).isNull() | found.isNotNull(), found).otherwise(
+        F.raise_error(F.concat(F.lit(f"unknown {name} "), F.col(name))).cast("int")
+    )
+
+
+def _word(name: str, words: Sequence[str]) -> Column:
+    return F.get(F.array(*[F.lit(word) for word in words]), F.col(name)).alias(name)
+
+
+def _inputs(registry: Registry) -> list[str]:
+    """What the filters' pass reads of a bar; only TA-Lib's functions look at the open."""
+    return [name for name in PRICES if name != "open" or registry.extra]
 
 
 def _outputs(registry: Registry) -> list[str]:
@@ -84,7 +110,7 @@ def _compute(registry: Registry, columns: list[pa.Array], keep: int) -> pa.Struc
     starts = np.flatnonzero(bar_no == 1)
     if np.any(np.diff(bar_no)[np.setdiff1d(np.arange(len(bar_no) - 1), starts[1:] - 1)] != 1):
         raise RuntimeError("the filters were given bars out of order: the plan no longer keeps the windows' sort")
-    bars = {name: columns[3 + i].to_numpy(zero_copy_only=False) for i, name in enumerate(PRICES)}
+    bars = {name: columns[2 + i].to_numpy(zero_copy_only=False) for i, name in enumerate(_inputs(registry))}
     values = {name: np.full(len(bar_no), np.nan) for name in (*registry.recursive, *registry.state)}
     bounds = [*starts, len(bar_no)]
     for start, end in pairwise(bounds):
@@ -97,7 +123,7 @@ def _compute(registry: Registry, columns: list[pa.Array], keep: int) -> pa.Struc
     lengths = np.diff(bounds)
     kept = bar_no > np.repeat(lengths - keep, lengths)
     live = compute_ingredients(registry, bars, np.flatnonzero(kept), np.repeat(starts, lengths)[kept])
-    state = filter_state(registry, values, bar_no.astype(np.int64), columns[2], kept, live)
+    state = filter_state(registry, values, bar_no.astype(np.int64), columns[1], kept, live)
     return joined_struct(values, _outputs(registry), state)
 
 
