@@ -84,7 +84,7 @@ class Lake:
         """The table's newest version; -1 where there is none yet."""
         if log := self._log(name):
             return newest_version(log)
-        return int(self._commits(name, 1)[0]["version"]) if self.exists(name) else -1
+        return int(self.commits(name, 1)[0]["version"]) if self.exists(name) else -1
 
     def identity(self, name: str) -> str:
         """The id that Delta gave the table when it was made; '' where there is none yet. One that was deleted and made
@@ -132,7 +132,7 @@ class Lake:
         costs Spark a query."""
         return Path(self.path(name)) / "_delta_log" if self._on_this_machine else None
 
-    def _commits(self, name: str, count: int) -> list[Mapping[str, Any]]:
+    def commits(self, name: str, count: int) -> list[Mapping[str, Any]]:
         """Version, userMetadata and operationMetrics of the newest commits, newest first."""
         if log := self._log(name):
             return newest_commits(log, count)
@@ -150,7 +150,7 @@ class Lake:
         """What the newest commit that carries a note says (see ``replace``)."""
         if not self.exists(name):
             return None
-        return next((found for commit in self._commits(name, 20) if (found := commit.get("userMetadata"))), None)
+        return next((found for commit in self.commits(name, 20) if (found := commit.get("userMetadata"))), None)
 
     def require(self, name: str) -> DataFrame:
         """The table; if it does not exist, an error that names the job which makes it."""
@@ -252,7 +252,7 @@ class Lake:
                 self.arrow.append(name, rows)
                 return Written(inserted=rows.num_rows)
             self.append(name, rows)
-            return Written(inserted=int(self._commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
+            return Written(inserted=int(self.commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
         target = DeltaTable.forPath(self.spark, self.path(name))
         frame = self.arrow.frame(name, rows) if isinstance(rows, pa.Table) else rows
         source = self._select(name, frame).withColumn("_delete", F.lit(False))

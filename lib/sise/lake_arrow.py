@@ -30,6 +30,7 @@ Rows: TypeAlias = DataFrame | pa.Table
 
 # What the images of a row in the change feed are told apart by.
 _COMMIT = "_commit_version"
+_MERGED = {"numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted"}
 
 
 class ArrowDoor:
@@ -73,6 +74,20 @@ class ArrowDoor:
         if self._here and self._lake.exists(name):
             return self._reader.count(name, where)
         return self.rows(name, [self._lake.declared(name).key[0]], where).num_rows
+
+    def written(self, name: str, since: int, newest: int) -> int:
+        """How many rows the commits after version ``since`` up to ``newest`` inserted, updated or deleted, as they say
+        themselves; one that rewrote rows as they were counts those, too."""
+        told = [
+            commit
+            for commit in self._lake.commits(name, self._lake.version(name) - since)
+            if commit["version"] <= newest
+        ]
+        found = 0
+        for metrics in (commit.get("operationMetrics") or {} for commit in told):
+            merged = [int(n) for key, n in metrics.items() if key in _MERGED]
+            found += sum(merged) if merged else int(metrics.get("numOutputRows", 0))
+        return found
 
     def changes(self, name: str, since: int, newest: int, columns: Sequence[str]) -> pa.Table | None:
         """The images, before and after, of rows whose ``columns`` were inserted, changed or deleted after version

@@ -130,6 +130,20 @@ def test_what_pip_cannot_install_is_told_and_is_a_failure(capfd):
     assert "no-such-package" in capfd.readouterr().err
 
 
+def test_nobody_compiles_what_was_installed_or_zipped(tmp_path):
+    """Also where Python keeps nothing of what it compiles, as in most containers."""
+    bootstrap.build_package(tmp_path / "sise.zip")
+    asked = (
+        "import sise.errors, pandas, pyspark, importlib.util as u; print(sise.errors.__file__, *(u.cache_from_source"
+    )
+    asked += "(m.__file__) for m in (pandas, pyspark)))"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "sise.zip"), "PYTHONDONTWRITEBYTECODE": "1"}
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=env)
+    ours, *installed = answer.stdout.split()
+    assert ours == f"{tmp_path}/sise.zip/sise/errors.pyc"
+    assert len(installed) == 2 and all(Path(path).is_file() for path in installed)
+
+
 def test_help_lists_every_job_with_a_line():
     answer = subprocess.run([HERE / "spark-submit.sh", "--help"], capture_output=True, text=True, check=True).stdout
     for job in (HERE / "jobs").glob("*.py"):

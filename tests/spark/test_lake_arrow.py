@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pyspark.sql import functions as F
 
 from sise.indicators import compute
 from sise.indicators.compute import compute_indicators
@@ -166,8 +165,10 @@ def test_a_day_without_deltalake_and_a_day_that_spark_computes(
     assert day(103, 10, 0, True) == (1, 1)  # A2 starts over by Spark, A1 goes on here
     assert day(104, 10, 5, True) == (2, 0)
     lake._on_this_machine, lake.arrow = True, ArrowDoor(lake, True)
+    load(lake, [r for r in market(days, 105) if r["symbol"] in ("A1", "A2") and r["date"] == days[104]])
+    monkeypatch.setattr(compute, "_MOST_CHANGES", 1)
+    outcome = compute_indicators(spark, lake, registry, calendars)
+    assert outcome.details["mode"] == "full" and "more than 1 bars changed" in outcome.lines[0]
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     for name in ("indicators", "indicator_state", "live_state"):
         assert_same(table(lake, name), table(other, name))
-    states = lake.read("indicators").where(F.col("filter_state").isNotNull())
-    assert states.where("symbol = 'A2'").count() >= 10

@@ -44,6 +44,8 @@ _OF_ACTIONS = [*_SHARE, "ex_date", "kind", "factor", "confirmed", "applied_by_so
 # What a run computes in this process, without Spark's windows: so many bars that go on from states, and so many shares
 # that start over. More of them, and Spark is quicker.
 _FEW_BARS, _FEW_SHARES = 200_000, 50
+# What changed is held in memory: of more rows a full run is made, which is quicker by then.
+_MOST_CHANGES = 3_000_000
 
 
 def all_bars(lake: Lake) -> DataFrame:
@@ -122,6 +124,8 @@ class _Run:
     def day(self, done: Progress) -> Outcome:
         """Only the shares whose bars or actions changed since the last run, and only from the first changed bar."""
         before, door = span_before(done), self.lake.arrow
+        if door.written("prices", done.prices, self.versions["prices"]) > _MOST_CHANGES:
+            return self.full(f"more than {_MOST_CHANGES:,} bars changed since the last run")
         with described(self.spark, "indicators: what changed since the last run"):
             changed = door.changes("prices", done.prices, self.versions["prices"], _OF_PRICES)
             moved = door.changes("actions", done.actions, self.versions["actions"], _OF_ACTIONS)
