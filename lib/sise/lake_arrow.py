@@ -7,14 +7,18 @@ Spark does. The rows, the contract of a table and its one commit are the same.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
-from functools import reduce
+from functools import cached_property, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
@@ -58,10 +62,14 @@ class ArrowDoor:
             return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
         if self._here:
             return self._reader.rows(name, columns, where, version)
+        frame = self._where(name, where, version)
+        return (frame if columns is None else frame.select(*columns)).toArrow()
+
+    def _where(self, name: str, where: Sequence[Filter], version: int | None = None) -> DataFrame:
         frame = self._lake.read(name, version)
         for column, operator, value in where:
             frame = frame.where(_CONDITIONS[operator](F.col(column), value))
-        return (frame if columns is None else frame.select(*columns)).toArrow()
+        return frame
 
     def columns(self, name: str) -> list[str]:
         """The columns that the table has, whatever is declared."""
@@ -71,9 +79,9 @@ class ArrowDoor:
 
     def count(self, name: str, where: Sequence[Filter] = ()) -> int:
         """How many rows meet the conditions; of a whole table its log tells."""
-        if self._here and self._lake.exists(name):
-            return self._reader.count(name, where)
-        return self.rows(name, [self._lake.declared(name).key[0]], where).num_rows
+        if not self._lake.exists(name):
+            return 0
+        return self._reader.count(name, where) if self._here else self._where(name, where).count()
 
     def written(self, name: str, since: int, newest: int) -> int:
         """How many rows the commits after version ``since`` up to ``newest`` inserted, updated or deleted, as they say
@@ -104,8 +112,11 @@ class ArrowDoor:
                 starting_version=since + 1, ending_version=newest, columns=[*columns, _COMMIT, "_change_type"]
             )
             images = pa.table(feed.read_all()).cast(self._feed(name, columns))
-        except Exception:  # the log was cleaned, or files were vacuumed; what else is wrong stops whoever reads it all
-            return None
+        except Exception as problem:
+            # The log was cleaned (a DeltaError), or files were vacuumed, which comes as a plain Exception.
+            if isinstance(problem, DeltaError) or "not found" in str(problem):
+                return None
+            raise
         return _without_moves(images, list(columns)).select(columns)
 
     def _feed(self, name: str, columns: Sequence[str]) -> pa.Schema:
@@ -137,11 +148,24 @@ class ArrowDoor:
         write_deltalake(self._lake.path(name), self._contract(name, rows), mode="append")
 
     def frame(self, name: str, rows: pa.Table) -> DataFrame:
-        """The rows as Spark has them, of the table's columns that ``rows`` has."""
-        return self._lake.spark.createDataFrame(self._contract(name, rows))
+        """The rows as Spark has them, of the table's columns that ``rows`` has; few enough for one file."""
+        return self._lake.spark.createDataFrame(self._contract(name, rows)).coalesce(1)
 
     def _direct(self, name: str) -> bool:
-        return self._here and not self._lake.declared(name).cluster
+        return self._here and not self._lake.declared(name).cluster and self._links
+
+    @cached_property
+    def _links(self) -> bool:
+        """Whether the lake's folder has hard links, by which deltalake commits: some mounted stores have none."""
+        root = Path(self._lake.root)
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".links-", dir=root) as folder:
+                (Path(folder) / "one").touch()
+                os.link(Path(folder) / "one", Path(folder) / "two")
+        except OSError:
+            return False
+        return True
 
     def _contract(self, name: str, rows: pa.Table) -> pa.Table:
         """Exactly the declared columns, in order and of the declared types; one that ``rows`` lacks is null."""

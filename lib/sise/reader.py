@@ -70,8 +70,12 @@ class LakeReader:
         return opened.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=_all(where))
 
     def count(self, name: str, where: Sequence[Filter] = ()) -> int:
-        """How many rows meet every condition."""
-        return int(self.open(name).to_pyarrow_dataset().count_rows(filter=_all(where)))
+        """How many rows meet every condition; of a whole table its log tells."""
+        opened = self.open(name)
+        told = [] if where else list(opened.get_add_actions()["num_records"].to_pylist())
+        if not where and None not in told:
+            return sum(told)
+        return int(opened.to_pyarrow_dataset().count_rows(filter=_all(where)))
 
     def query(self, text: str, tables: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of an SQL query (DataFusion's) over these tables."""

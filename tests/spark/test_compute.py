@@ -281,6 +281,21 @@ def test_a_bar_that_comes_on_an_ex_date_at_its_basis_is_not_rebased_again(
         assert_same(table(lake, name), table(other, name))
 
 
+def test_an_action_of_after_the_next_session_counts_where_a_basis_has_reached_it(
+    spark, lake, registry, calendars, days, tmp_path
+):
+    """A vendor's prices loaded some sessions after their last bar have that day's basis."""
+    rows = [r for r in market(days, 60) if r["symbol"] in ("A1", "A2")]
+    load(lake, [r | ({"basis": days[63]} if r["symbol"] == "A2" else {}) for r in rows])
+    compute_indicators(spark, lake, registry, calendars)
+    load(lake, [], [action("A1", str(days[63]), 0.5)])
+    outcome = compute_indicators(spark, lake, registry, calendars)
+    assert outcome.details["shares"] == 1
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    for name in ("indicators", "indicator_state", "live_state"):
+        assert_same(table(lake, name), table(other, name))
+
+
 def test_a_session_that_the_calendar_takes_back_or_moves(spark, lake, registry, calendars, days):
     """Nobody has new bars then: the ticks of the session that is next all the same have to find their state."""
     rows = [r for r in market(days, 100) if r["symbol"] in ("A1", "A2")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,27 @@ def test_reading_and_replacing_by_either_way(spark, lake, here):
     ):  # a CHECK constraint holds by either way
         lake.arrow.replace("indicator_state", state.set_column(2, "bars", pa.array([0, 1])))
     assert lake.read("indicator_state").count() == 2
+
+
+def test_a_folder_without_hard_links_is_written_by_spark(lake, monkeypatch):
+    def link(*_):
+        raise OSError(95, "not supported")
+
+    monkeypatch.setattr("sise.lake_arrow.os.link", link)
+    lake.arrow.append("runs", pa.table({"run_id": ["a"], "job": ["j"], "status": ["ok"]}))
+    assert lake.arrow.count("runs") == 1 and not list(Path(lake.root).glob(".links*"))
+    assert lake.commits("runs", 1)[0]["engineInfo"].startswith("Apache-Spark")
+
+
+def test_what_is_wrong_with_the_feed_and_is_not_its_age_is_told(lake, monkeypatch):
+    merge(lake, bar("A", D[0]))
+
+    def broken(*_, **__):
+        raise PermissionError("_change_data")
+
+    monkeypatch.setattr("sise.lake_arrow.DeltaTable.load_cdf", broken)
+    with pytest.raises(PermissionError):
+        lake.arrow.changes("prices", 0, lake.version("prices"), COLUMNS)
 
 
 def test_merging_arrow_rows_inserts_updates_and_deletes(lake, registry):

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
 from sise.calendars import Calendar
+from sise.indicators.keep import joined
 from sise.indicators.progress import Progress, Span, span_before
 from sise.indicators.registry import Registry
 
@@ -42,11 +44,13 @@ def affected_shares(
     actions, moved = (a[(a["kind"] != "dividend") & a["factor"].notna()] for a in (actions, moved))
     due = _between(actions, before.adjusted_to, span.adjusted_to)
     due |= _between(actions, stood_for, following) | _between(actions, following, stood_for)
-    changed = moved["ex_date"] <= _of_country(moved, following, LONG_AGO)
+    # A basis may lie beyond the next session: prices of a vendor that were loaded days after their last bar.
+    reached = _of_country(moved, following, LONG_AGO), _of_country(moved, span.adjusted_to, LONG_AGO)
+    changed = moved["ex_date"] <= np.maximum(*reached)
     again = pd.concat([moved[changed][_SHARE], actions[due][_SHARE]]).drop_duplicates()
     # A share that was never computed has its bars among the keys, if it has any.
     again = again.merge(computed[_SHARE], on=_SHARE).assign(start=pd.Timestamp(LONG_AGO))
-    starts = pd.concat([keys.rename(columns={"date": "start"})[[*_SHARE, "start"]], again])
+    starts = joined([keys.rename(columns={"date": "start"})[[*_SHARE, "start"]], again])
     return starts.groupby(_SHARE, as_index=False)["start"].min()
 
 

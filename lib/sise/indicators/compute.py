@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 
@@ -23,7 +24,7 @@ from sise.errors import UsageError
 from sise.indicators.batch import with_indicators
 from sise.indicators.changed import LONG_AGO, affected_shares, with_states
 from sise.indicators.day import compute_new_bars
-from sise.indicators.keep import STATED, frame_of, live_of, newest_of, state_columns, states_of
+from sise.indicators.keep import STATED, frame_of, joined, live_of, newest_of, state_columns, states_of
 from sise.indicators.progress import Progress, Span, progress_of, sessions_after, span_before, span_of, span_of_bars
 from sise.indicators.rebase import rebased
 from sise.indicators.registry import KEPT_SESSIONS, Registry
@@ -111,13 +112,13 @@ class _Run:
         prices = self._prices()
         span = span_of(prices).later(span_before(done))
         with described(self.spark, f"indicators: which shares can continue before {start}"):
-            shares = frame_of(prices.select(*_SHARE).distinct().toArrow()).assign(start=pd.Timestamp(start))
-            shares = self._with_states(shares)
+            shares = prices.where(F.col("date") >= F.lit(start)).select(*_SHARE).distinct().toArrow()
+            shares = self._with_states(frame_of(shares).assign(start=pd.Timestamp(start)))
             bars = self.lake.arrow.count("prices", [("date", ">=", start)])
-        with described(self.spark, f"indicators: compute all rows from {start}"):
-            computed = self._compute(shares, span, bars)
-        with described(self.spark, f"indicators: write all rows from {start}"):
-            self.lake.replace("indicators", self._frame(computed.rows), where=f"date >= DATE'{start}'")
+        with described(self.spark, f"indicators: compute and write all rows from {start}"):
+            many = bars > _FEW_BARS
+            rows = self._by_spark(shares, span) if many else self._frame(self._compute(shares, span, bars).rows)
+            self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
         self._finish_all(span)
         return self.outcome
 
@@ -158,7 +159,7 @@ class _Run:
             lost = without[_is_in(without, lost[lost["as_of"] >= lost["start"]])]
             # From their first bar: there may be no state left of what remains.
             last = self._compute(lost.assign(start=pd.Timestamp(LONG_AGO), date=pd.NaT, tail_from=pd.NaT), span, 0)
-        with described(self.spark, f"indicators: merge the rows of {count} shares"), small_plans(self.spark):
+        with described(self.spark, f"indicators: merge the rows of {count} shares"), self._merging(found.rows):
             gone = _leaving_out(keys, found.keys, _KEY)
             deletes = pa.Table.from_pandas(gone, preserve_index=False).cast(_key_schema(door.schema("indicators")))
             written = self.lake.merge("indicators", found.rows, deletes=deletes)
@@ -170,8 +171,8 @@ class _Run:
             start = stored[_SHARE].merge(shares[[*_SHARE, "start"]], on=_SHARE, how="left")["start"]
             stands = start.isna() | (stored["date"] < start)
             stored = stored[stands.to_numpy() & ~_is_in(stored, lost)]
-            self._replace_states(pd.concat([stored, states_of(stated, self.registry)]))
-        self._replace_live(stated, span, pd.concat([found.keys[_SHARE], lost[_SHARE]]))
+            self._replace_states(joined([stored, states_of(stated, self.registry)]))
+        self._replace_live(stated, span, joined([found.keys[_SHARE], lost[_SHARE]]))
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
         return self.outcome
@@ -193,17 +194,24 @@ class _Run:
         stated = rows.filter(rows["filter_state"].is_valid()).select(STATED)
         if not by_spark.any():
             return _Computed(rows, keys, stated)
-        many = pa.Table.from_pandas(shares[by_spark][[*_SHARE, "start"]], preserve_index=False)
-        chosen = F.broadcast(self.spark.createDataFrame(many))
-        prices = self._prices().join(chosen.select(*_SHARE), on=_SHARE, how="left_semi")
-        frame = with_indicators(self._bars(prices, span), self.registry).join(chosen, on=_SHARE, how="inner")
-        frame = self.hold(frame.where(F.col("date") >= F.col("start").cast("date")).drop("start"))
-        keys = pd.concat([keys, frame_of(frame.select(*_KEY).toArrow())])
+        frame = self.hold(self._by_spark(shares[by_spark], span))
+        keys = joined([keys, frame_of(frame.select(*_KEY).toArrow())])
         theirs = frame.where(F.col("filter_state").isNotNull()).select(*STATED).toArrow()
         stated = pa.concat_tables([stated, theirs.cast(stated.schema)])
         if rows.num_rows:
             frame = frame.unionByName(self._frame(rows), allowMissingColumns=True)
         return _Computed(frame, keys, stated)
+
+    def _by_spark(self, shares: pd.DataFrame, span: Span) -> DataFrame:
+        """The rows of ``shares`` from their ``start`` on, by the windows over their whole history."""
+        chosen = pa.Table.from_pandas(shares[[*_SHARE, "start"]], preserve_index=False)
+        chosen = F.broadcast(self.spark.createDataFrame(chosen))
+        prices = self._prices().join(chosen.select(*_SHARE), on=_SHARE, how="left_semi")
+        rows = with_indicators(self._bars(prices, span), self.registry).join(chosen, on=_SHARE, how="inner")
+        return rows.where(F.col("date") >= F.col("start").cast("date")).drop("start")
+
+    def _merging(self, rows: Rows) -> AbstractContextManager[None]:
+        return small_plans(self.spark, isinstance(rows, pa.Table))
 
     def _frame(self, rows: Rows) -> DataFrame:
         return self.lake.arrow.frame("indicators", rows) if isinstance(rows, pa.Table) else rows
@@ -252,7 +260,7 @@ class _Run:
         if stated is None or shares is not None:
             kept = frame_of(self.lake.arrow.rows("live_state"))
             parts.append(kept if shares is None else _leaving_out(kept, shares))
-        live = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        live = joined(parts)
         for n, name in enumerate(("valid_session", "session_open", "session_close")):
             live[name] = pd.to_datetime(live["country"].map({c: told[n] for c, told in session.items()}), utc=n > 0)
         done = self.versions | {"ids": self.ids, "registry": self.registry.hash, "session": session} | vars(span)

@@ -5,12 +5,14 @@ Ten rows a share at most, so they are Arrow and pandas in this process, whoever 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import pyarrow as pa
 
 from sise.indicators.registry import Registry
 
-__all__ = ["STATED", "frame_of", "live_of", "newest_of", "state_columns", "states_of"]
+__all__ = ["STATED", "frame_of", "joined", "live_of", "newest_of", "state_columns", "states_of"]
 
 _SHARE = ["country", "symbol"]
 # Of a computed bar, what its states are made from.
@@ -24,6 +26,11 @@ def state_columns(registry: Registry) -> list[str]:
 def frame_of(rows: pa.Table) -> pd.DataFrame:
     """As pandas, dates as datetime64 and nulls of numbers as NaN."""
     return rows.to_pandas(date_as_object=False)
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One below the other; the empty ones have no say in the columns' types."""
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
 
 
 def newest_of(rows: pd.DataFrame, count: int) -> pd.DataFrame:
