@@ -21,12 +21,15 @@ import pytest
 import redis
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.coordinator.assignors.abstract import ConsumerProtocolAssignment
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from sise.errors import SiseError
 from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
+from sise.serving import relay as relay_module
 from sise.serving.ended import Outage
 from sise.serving.feeds import eligible_rows, produce
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, read_all
@@ -189,6 +192,31 @@ def own_lake(live, tmp_path) -> Settings:
     """As ``live``, with a lake that the test may write to."""
     shutil.copytree(live.lake, tmp_path / "lake")
     return dataclasses.replace(live, lake=str(tmp_path / "lake"))
+
+
+def test_a_relay_to_which_its_group_gives_nothing_joins_it_anew(services, monkeypatch, capsys):
+    """The client's leader gave itself no partition, and sees nothing that would make it ask again."""
+    settings = dataclasses.replace(services, topic_prefix=f"anew{time.time_ns()}-", partitions=2)
+    ensure_topics(settings)
+    given, members_seen = RangePartitionAssignor.assign, []
+
+    def nothing_for_the_first(cluster, members):
+        found = given(cluster, members)
+        members_seen.extend(member for member in found if member not in members_seen)
+        return {m: ConsumerProtocolAssignment(0, [], b"") if m == members_seen[0] else found[m] for m in found}
+
+    monkeypatch.setattr(RangePartitionAssignor, "assign", staticmethod(nothing_for_the_first))
+    monkeypatch.setattr(relay_module, "_SILENCE", 1.0)
+    monkeypatch.setattr(relay_module, "_PATIENCE", 20.0)  # longer than metadata live: the client has seen all there is
+    reader = relay_module._Reader(settings)
+    try:
+        assert until(lambda: reader.poll() == [] and time.monotonic() - reader._since > 15)
+        assert not reader.joined and len(members_seen) == 1, "it stays without for as long as nobody does something"
+        assert until(lambda: reader.poll() == [] and reader.joined, 60) and len(members_seen) == 2
+        said = capsys.readouterr().err
+        assert "has given it no partition" in said and "joining its group anew" in said
+    finally:
+        reader.close()
 
 
 def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, registry, calendars, spark, run_job):

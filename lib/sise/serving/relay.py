@@ -12,6 +12,7 @@ from kafka import KafkaConsumer
 from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 
 from sise.console import tell
+from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.serving.kafka import consumer, ensure_topics, epoch_of_ticks
 from sise.serving.sender import Sender
@@ -23,6 +24,7 @@ from sise.topics import RELAY_GROUP, RULES, SIGNALS, key_of, topic_of
 __all__ = ["RulesFile", "publish", "relay"]
 
 _SILENCE = 15.0  # seconds without a partition before it is said
+_PATIENCE = 30.0  # seconds without a partition before it joins its group anew, then twice as many
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
 
 
@@ -65,10 +67,10 @@ class _Reader:
     """The group's records. A Kafka that is away, or gives this member no partition, gives none, and that is said."""
 
     def __init__(self, settings: Settings):
+        self.settings, self.where = settings, settings.kafka
         self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
-        self.where = settings.kafka
         self.joined = 0.0  # since when it has had partitions
-        self._since, self._said = time.monotonic(), False
+        self._since, self._said, self._patience = time.monotonic(), False, _PATIENCE
 
     def poll(self) -> list[list[bytes]]:
         """The values that came, those of a partition in their order."""
@@ -82,12 +84,26 @@ class _Reader:
         if self._reader.assignment():
             if self._said:
                 tell(f"relay: it has its partitions after {time.monotonic() - self._since:.0f} s")
-            self._since, self._said = time.monotonic(), False
+            self._since, self._said, self._patience = time.monotonic(), False, _PATIENCE
             self.joined = self.joined or self._since
         elif not self._said and time.monotonic() - self._since > _SILENCE:
             tell(f"relay: Kafka at {self.where} has given it no partition of {RULES.name} yet: waiting")
             self._said = True
+        elif time.monotonic() - self._since > self._patience:
+            self._patience *= 2  # a group with more members than partitions has none for some
+            self._join_anew()
         return [[message.value for message in messages] for messages in batch.values()]
+
+    def _join_anew(self) -> None:
+        """A client can lose sight of its group and asks for nothing any more: seen on a machine that had ten times more
+        to do than it could, for as long as anybody looked."""
+        try:
+            reader = consumer(self.settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10, bootstrap_timeout_ms=5_000)
+        except SiseError:  # Kafka is away, which is why
+            return
+        tell("relay: joining its group anew")
+        self.close()
+        self._reader = reader
 
     def commit(self) -> bool:
         """Whether Kafka knows now how far it is. If not, what was read comes again after a crash, and is refused."""
