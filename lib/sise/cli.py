@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ from sise.settings import Settings
 from sise.signals_cli import add_signal_commands
 from sise.terminal import console, guarded
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into the lake of sise, and run its services.")
 show = typer.Typer(no_args_is_help=True, help="Print rows of a table.")
@@ -161,5 +163,19 @@ def _day(text: str) -> date:
         raise InputError(f"--date {text!r} is not a date like 2025-03-31") from None
 
 
+def main() -> None:
+    """The command, which ends its process itself: on a busy machine pyarrow's threads are now and then still there when
+    the interpreter takes the libraries down, and abort it after all was said and done."""
+    code: str | int | None = None
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+    with suppress(OSError):  # nobody reads any more: `sise status | head`
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
-    app()
+    main()
