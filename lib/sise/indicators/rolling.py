@@ -63,7 +63,7 @@ class _Plan:
     def __init__(self, bars: DataFrame, registry: Registry):
         self.registry = registry
         self.input = bars.columns
-        self.kept: list[str] = [*bars.columns, "bar_no"]
+        self.kept: list[str] = [*bars.columns, "bar_no", "tail_from"]
         self.sma = registry.periods("sma")
         self.volume = registry.periods("volume_avg", "volume_ratio")
         self.bollinger = BOLLINGER[0] if registry.has_bollinger else 0
@@ -73,7 +73,6 @@ class _Plan:
         if self.bollinger:
             self.sums["close"].append(self.bollinger)
         self.sums = {c: sorted(set(periods)) for c, periods in self.sums.items() if periods}
-        self.running = [f"{c}_{limb}_sum" for c in self.sums for limb in ("whole", "part")]
         self.extremes = sorted(extremes)
 
     def _block(self, period: int) -> int:
@@ -91,16 +90,20 @@ class _Plan:
     def first_pass(self) -> list[Column]:
         window = Window.partitionBy("symbol", "country").orderBy("date")
         running = window.rowsBetween(Window.unboundedPreceding, 0)
-        found = [F.row_number().over(window).alias("bar_no")]
+        found = [F.row_number().over(window).alias("bar_no"), _lag("date", self.registry.tail - 1).alias("tail_from")]
         for column in self.sums:
             found += [
                 F.sum(f"{column}_{limb}").over(running).alias(f"{column}_{limb}_sum") for limb in ("whole", "part")
             ]
         columns = {kind for kind, _ in self.extremes} | ({"close"} if self.bollinger else set())
-        return found + [_lag(c, k).alias(f"{c}_{k}") for c in sorted(columns) for k in range(1, _BLOCK)]
+        found += [_lag(c, k).alias(f"{c}_{k}") for c in sorted(columns) for k in range(1, _BLOCK)]
+        found += [_lag("close", k).alias(f"base_{k}") for k in self.returns]
+        return found
 
     def after_first(self) -> list[Column]:
-        found: list[Column] = [F.col(c) for c in self.running]
+        self.carried = [f"{c}_{limb}_sum" for c in self.sums for limb in ("whole", "part")]
+        self.carried += [f"base_{k}" for k in self.returns]
+        found: list[Column] = [F.col(c) for c in self.carried]
         if self.bollinger:
             window = [F.col("close"), *(F.col(f"close_{k}") for k in range(1, _BLOCK))]
             mean = _added(window) / float(_BLOCK)
@@ -113,10 +116,16 @@ class _Plan:
             for n in (n for k, n in self.extremes if k == kind and self._block(n) == 1):
                 value = F.col(kind) if n == 1 else pick(F.col(kind), *(F.col(f"{kind}_{k}") for k in range(1, n)))
                 found.append(value.alias(f"{kind}_of_{n}"))
+                self.carried.append(f"{kind}_of_{n}")
         return found
 
     def second_pass(self) -> list[Column]:
-        found = []
+        found = [
+            _lag(f"{c}_{limb}_sum", n, 0).alias(f"{c}_{limb}_before_{n}")
+            for c, periods in self.sums.items()
+            for n in periods
+            for limb in ("whole", "part")
+        ]
         if self.bollinger:
             found += [_lag(c, k).alias(f"{c}_{k}") for c in ("mean_5", "spread_5") for k in range(5, self.bollinger, 5)]
         for kind, n in self._needed(5):
@@ -134,7 +143,14 @@ class _Plan:
         return sorted(needed)
 
     def after_second(self) -> list[Column]:
-        found = [F.col(c) for c in self.running]
+        found = [F.col(f"base_{k}") for k in self.returns]
+        for column, periods in self.sums.items():
+            for n in periods:
+                whole, part = (
+                    (F.col(f"{column}_{limb}_sum") - F.col(f"{column}_{limb}_before_{n}")).cast("double")
+                    for limb in ("whole", "part")
+                )
+                found.append((whole + part / _UNIT).alias(f"{column}_over_{n}"))
         if self.bollinger:
             found.append(self._deviation())
         for kind, pick in (("high", F.greatest), ("low", F.least)):
@@ -160,28 +176,11 @@ class _Plan:
         return pick(F.col(name), *(F.col(f"{name}_{k}") for k in lags)) if lags else F.col(name)
 
     def third_pass(self) -> list[Column]:
-        """Last comes what no other pass needs: each copies every column that it is given."""
-        found = [_lag("date", self.registry.tail - 1).alias("tail_from")]
-        found += [_lag("close", k).alias(f"base_{k}") for k in self.returns]
-        found += [
-            _lag(f"{c}_{limb}_sum", n, 0).alias(f"{c}_{limb}_before_{n}")
-            for c, periods in self.sums.items()
-            for n in periods
-            for limb in ("whole", "part")
-        ]
-        return found + [_lag(f"{kind}_in_25", n).alias(f"{kind}_in_25_{n}") for kind, n in self._needed(25)]
-
-    def _over(self, column: str, period: int) -> Column:
-        """The exact sum over the last ``period`` bars."""
-        whole, part = (
-            (F.col(f"{column}_{limb}_sum") - F.col(f"{column}_{limb}_before_{period}")).cast("double")
-            for limb in ("whole", "part")
-        )
-        return whole + part / _UNIT
+        return [_lag(f"{kind}_in_25", n).alias(f"{kind}_in_25_{n}") for kind, n in self._needed(25)]
 
     def result(self) -> list[Column]:
         values = self._values()
-        return [F.col("tail_from"), *(values[name].alias(name) for name in self.registry.core if name in values)]
+        return [values[name].alias(name) for name in self.registry.core if name in values]
 
     def _full(self, period: int, value: Column) -> Column:
         return F.when(F.col("bar_no") >= period, value)
@@ -194,9 +193,9 @@ class _Plan:
 
     def _values(self) -> dict[str, Column]:
         close, volume = F.col("close"), F.col("volume")
-        values = {f"sma_{n}": self._full(n, self._over("close", n) / float(n)) for n in self.sma}
+        values = {f"sma_{n}": self._full(n, F.col(f"close_over_{n}") / float(n)) for n in self.sma}
         for n in self.volume:
-            average = self._over("volume", n) / float(n)
+            average = F.col(f"volume_over_{n}") / float(n)
             values[f"volume_avg_{n}"] = self._full(n, average)
             values[f"volume_ratio_{n}"] = self._full(n, volume / average)
         for kind, n in self.extremes:
@@ -205,7 +204,7 @@ class _Plan:
             values[f"return_{n}"] = close / F.col(f"base_{n}") - 1.0
         if self.bollinger:
             n, width = BOLLINGER
-            middle, away = self._over("close", n) / float(n), width * F.col("deviation")
+            middle, away = F.col(f"close_over_{n}") / float(n), width * F.col("deviation")
             values["bb_middle"] = self._full(n, middle)
             values["bb_upper"], values["bb_lower"] = self._full(n, middle + away), self._full(n, middle - away)
         return values
