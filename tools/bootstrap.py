@@ -366,9 +366,7 @@ def build_package(target: Path) -> None:
         for path in files:
             name = path.relative_to(HERE / "lib").as_posix()
             archive.write(path, name)
-            if (
-                path.suffix == ".py"
-            ):  # else each process that reads the zip compiles it; another Python takes the source
+            if path.suffix == ".py":  # else each process compiles it; another Python takes the source
                 compiled = py_compile.compile(
                     str(path),
                     f"{scratch}/module.pyc",

@@ -44,9 +44,10 @@ class ArrowDoor:
         self._lake, self._here = lake, on_this_machine
         self._reader = LakeReader(lake.root)
 
-    def schema(self, name: str) -> pa.Schema:
-        """The table's declared columns as Arrow's."""
-        return to_arrow_schema(self._lake.schema(name), timezone="UTC")
+    def schema(self, name: str, columns: Sequence[str] | None = None) -> pa.Schema:
+        """The table's declared columns, or these of them, as Arrow's."""
+        declared = to_arrow_schema(self._lake.schema(name), timezone="UTC")
+        return declared if columns is None else pa.schema([declared.field(column) for column in columns])
 
     def rows(
         self,
@@ -58,8 +59,7 @@ class ArrowDoor:
         """The rows that meet every condition (column, operator, value: reader.py), these columns; no rows where the
         table does not exist yet."""
         if not self._lake.exists(name):
-            schema = self.schema(name)
-            return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
+            return self.schema(name, columns).empty_table()
         if self._here:
             return self._reader.rows(name, columns, where, version)
         frame = self._where(name, where, version)
@@ -101,8 +101,7 @@ class ArrowDoor:
         """The images, before and after, of rows whose ``columns`` were inserted, changed or deleted after version
         ``since`` up to ``newest``; None where the feed cannot tell any more."""
         if newest <= since:
-            schema = self.schema(name)
-            return pa.schema([schema.field(c) for c in columns]).empty_table()
+            return self.schema(name, columns).empty_table()
         if not self._here:
             frame = self._lake.changes(name, since, newest)
             return None if frame is None else frame.select(*columns).toArrow()
@@ -120,9 +119,9 @@ class ArrowDoor:
         return _without_moves(images, list(columns)).select(columns)
 
     def _feed(self, name: str, columns: Sequence[str]) -> pa.Schema:
-        schema = self.schema(name)
-        told = [pa.field(_COMMIT, pa.int64()), pa.field("_change_type", pa.string())]
-        return pa.schema([*(schema.field(column) for column in columns), *told])
+        return pa.schema(
+            [*self.schema(name, columns), pa.field(_COMMIT, pa.int64()), pa.field("_change_type", pa.string())]
+        )
 
     def replace(self, name: str, rows: pa.Table, note: str | None = None) -> None:
         """Replaces the whole table in one commit that carries ``note`` (Lake.note)."""

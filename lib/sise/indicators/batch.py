@@ -17,7 +17,7 @@ from sise.indicators.recursive import compute_filters
 from sise.indicators.registry import KEPT_SESSIONS, Registry
 from sise.indicators.rolling import with_rolling
 
-__all__ = ["PRICES", "compute_extra", "filter_state", "joined_struct", "whole_shares", "with_indicators"]
+__all__ = ["PRICES", "compute_extra", "filter_state", "joined_struct", "with_indicators"]
 
 PRICES = ("open", "high", "low", "close", "volume")
 _WORDS = {"country": COUNTRIES, "market": tuple(MARKETS)}
@@ -77,7 +77,7 @@ def _filter_pass(registry: Registry, keep: int) -> Callable[..., Column]:
     returns = f"struct<{fields}{', ' if fields else ''}filter_state: {registry.state_type}>"
 
     def run(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        for columns in whole_shares(batches):
+        for columns in _whole_shares(batches):
             yield _compute(registry, columns, keep)
 
     # The type hint tells Spark which kind of function this is; nondeterministic keeps the optimizer from moving it.
@@ -85,7 +85,7 @@ def _filter_pass(registry: Registry, keep: int) -> Callable[..., Column]:
     return F.arrow_udf(run, returns).asNondeterministic()  # type: ignore[call-overload,no-any-return]
 
 
-def whole_shares(batches: Iterable[tuple[pa.Array, ...]]) -> Iterator[list[pa.Array]]:
+def _whole_shares(batches: Iterable[tuple[pa.Array, ...]]) -> Iterator[list[pa.Array]]:
     """Cuts the stream where a share begins (the first column is 1), so that no share is split between two pieces."""
     held: list[tuple[pa.Array, ...]] = []
     for batch in batches:

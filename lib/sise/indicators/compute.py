@@ -161,7 +161,7 @@ class _Run:
             last = self._compute(lost.assign(start=pd.Timestamp(LONG_AGO), date=pd.NaT, tail_from=pd.NaT), span, 0)
         with described(self.spark, f"indicators: merge the rows of {count} shares"), self._merging(found.rows):
             gone = _leaving_out(keys, found.keys, _KEY)
-            deletes = pa.Table.from_pandas(gone, preserve_index=False).cast(_key_schema(door.schema("indicators")))
+            deletes = pa.Table.from_pandas(gone, preserve_index=False).cast(door.schema("indicators", _KEY))
             written = self.lake.merge("indicators", found.rows, deletes=deletes)
             if last.stated.num_rows:
                 self.lake.merge("indicators", self._of_last_bars(last))
@@ -291,10 +291,6 @@ def _is_in(rows: pd.DataFrame, others: pd.DataFrame, on: list[str] = _SHARE) -> 
 
 def _leaving_out(rows: pd.DataFrame, others: pd.DataFrame, on: list[str] = _SHARE) -> pd.DataFrame:
     return rows[~_is_in(rows, others, on)]
-
-
-def _key_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in _KEY])
 
 
 def compute_indicators(

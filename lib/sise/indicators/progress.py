@@ -48,16 +48,19 @@ class Span:
 
 def span_of(rows: DataFrame) -> Span:
     """Of bars, or of changes of them: date and basis."""
-    found = rows.groupBy("country").agg(F.max("date").alias("date"), F.max("basis").alias("basis")).collect()
-    as_of = {row["country"]: row["date"] for row in found}
-    return Span(as_of, {row["country"]: max(row["date"], row["basis"] or row["date"]) for row in found})
+    found = rows.groupBy("country").agg(F.max("date"), F.max("basis")).collect()
+    return _span([tuple(row) for row in found])
 
 
 def span_of_bars(bars: pa.Table) -> Span:
     """Of bars in this process: country, date and basis."""
     found = bars.group_by("country").aggregate([("date", "max"), ("basis", "max")]).to_pylist()
-    as_of = {row["country"]: row["date_max"] for row in found}
-    return Span(as_of, {row["country"]: max(row["date_max"], row["basis_max"] or row["date_max"]) for row in found})
+    return _span([(row["country"], row["date_max"], row["basis_max"]) for row in found])
+
+
+def _span(newest: Sequence[tuple[str, date, date | None]]) -> Span:
+    """Of each country's newest session and basis."""
+    return Span({c: day for c, day, _ in newest}, {c: max(day, basis or day) for c, day, basis in newest})
 
 
 def span_before(done: Progress) -> Span:

@@ -44,7 +44,7 @@ def read_bars(
     back = int(registry.tail * _SLACK) + 2 * KEPT_SESSIONS
     since = min((calendars[c].back(day, back) for c, day in span.as_of.items()), default=date.max)
     deep = ~(shares["tail_from"] >= np.datetime64(since)).to_numpy()
-    none = pa.schema([lake.arrow.schema("prices").field(name) for name in _COLUMNS]).empty_table()
+    none = lake.arrow.schema("prices", _COLUMNS).empty_table()
     parts = [(none, np.empty(0, int))]
     for chosen, dated in ((~deep, [("date", ">=", since)]), (deep, [])):
         if chosen.any():
