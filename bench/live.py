@@ -51,6 +51,9 @@ from sise.topics import RULES, TICKS, key_of, topic_of  # noqa: E402
 
 RESULTS = HERE / "bench" / "results"
 ACTIVE = 20  # one share in so many goes in and out of a rule
+# Seconds that it stays on a side, and no shorter: a faster feed tells of a price more often, and the price does not cross
+# a level more often for that.
+STAY = 6.0
 PARTITIONS = 4
 
 
@@ -103,13 +106,14 @@ class Load:
             {"bootstrap.servers": settings.kafka, "linger.ms": 2, "acks": "1", "partitioner": "murmur2_random"}
         )
         topic, count, started = topic_of(TICKS, settings.topic_prefix), 0, time.monotonic()
+        turns = max(1, round(STAY * rate / len(self.pairs)))  # over all shares, before a share changes its side
         while (elapsed := time.monotonic() - started) < seconds:
             due = int(elapsed * rate)
             while count < due:
                 turn, at = divmod(count, len(self.pairs))
                 key, inside, outside = self.pairs[at]
                 try:
-                    producer.produce(topic, inside if turn % 2 == 0 else outside, key)
+                    producer.produce(topic, inside if turn // turns % 2 == 0 else outside, key)
                 except BufferError:
                     producer.poll(0.01)
                     continue

@@ -19,7 +19,7 @@ from sise.serving.feeds import eligible_rows
 from sise.serving.relay import RulesFile
 from sise.serving.streams import Detection
 from sise.signals.curves import load_curves
-from sise.signals.detect import detect_rules, lacking_columns, live_side, rules_and_prices
+from sise.signals.detect import detect_rules, lacking_columns, live_side, rules_and_prices, with_thresholds
 from sise.signals.judge import Clock, price_side, tick_prices
 from sise.signals.levels import levels_of, strict_at
 from sise.signals.rules import LiveRules
@@ -66,7 +66,8 @@ def live(spark, live_lake, registry, rules):
 
 def side_of(spark, lake, registry, rules, universe=None, actions=()):
     due = spark.createDataFrame(list(actions), lake.schema("actions"))
-    return live_side(lake.read("live_state"), rules_row(spark, lake, rules), due, universe, registry, rules)
+    side = live_side(lake.read("live_state"), due, universe, registry, rules)
+    return with_thresholds(side, rules_row(spark, lake, rules), rules)
 
 
 def rules_row(spark, lake, rules):

@@ -54,15 +54,21 @@ for i = 7, #ARGV do
     local relaxed, strict = {}, {}
     for _, rule in ipairs(r.relaxed) do relaxed[rule] = true end
     for _, rule in ipairs(r.strict) do strict[rule] = true end
+    local timestamp = string.format('%.0f', r.timestamp)  -- whole milliseconds, which a double has exactly
     -- A tick that came late (or twice) tells nothing of now. One that is older than may come is no late one: a replay
     -- of the session to come has left times that the real one is not at yet.
     local newest = tonumber(state[to_here])
     local late = newest and r.timestamp < newest and newest - r.timestamp <= behind
+    local changed, gone = {seen, string.format('%.0f', r.offset)}, {}
+    local function set(field, value)
+      changed[#changed + 1] = field
+      changed[#changed + 1] = value
+    end
     if not late then
-      redis.call('HSET', key, to_here, text_of(raw, 'timestamp'))
+      set(to_here, timestamp)
       for field in pairs(state) do  -- a rule that this record does not show relaxed is armed again
         local first = string.sub(field, 1, 1)
-        if first ~= '@' and first ~= '#' and not relaxed[field] then redis.call('HDEL', key, field) end
+        if first ~= '@' and first ~= '#' and not relaxed[field] then gone[#gone + 1] = field end
       end
     end
     for _, rule in ipairs(r.relaxed) do
@@ -71,22 +77,22 @@ for i = 7, #ARGV do
       local past = last and (late and r.timestamp - last or math.abs(r.timestamp - last))
       if last and wait and past > wait then last = nil end
       if last then
-        if r.timestamp > last then redis.call('HSET', key, rule, text_of(raw, 'timestamp')) end
+        if r.timestamp > last then set(rule, timestamp) end
       else
         local session, count, at = string.match(state['#' .. rule] or '', '^(.-)|(%d+)|?(.*)$')
         local told = late and session == r.session and r.timestamp <= (tonumber(at) or newest)
         if strict[rule] and not told then
           local number = session == r.session and count + 1 or 1
-          local fired_at = text_of(raw, 'timestamp')
-          local since = late and string.format('%.0f', newest) or fired_at  -- disarmed as of now, not of then
-          redis.call('HSET', key, rule, since, '#' .. rule, r.session .. '|' .. number .. '|' .. fired_at)
+          set(rule, late and string.format('%.0f', newest) or timestamp)  -- disarmed as of now, not of then
+          set('#' .. rule, r.session .. '|' .. number .. '|' .. timestamp)
           fire(raw, r, share, rule, number)
         elseif state[rule] then
-          redis.call('HDEL', key, rule)
+          gone[#gone + 1] = rule
         end
       end
     end
-    redis.call('HSET', key, seen, text_of(raw, 'offset'))
+    if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+    redis.call('HSET', key, unpack(changed))
     redis.call('EXPIRE', key, 2592000)
   end
 end

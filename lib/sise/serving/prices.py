@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +20,8 @@ from sise.signals.rules import LiveRules
 __all__ = ["LatestPrices"]
 
 _KEEP = 3 * 86_400  # seconds a price stays without a new one
-_CHUNK = 100  # shares a script call: one holds Redis for some milliseconds, and readers come in between
+# One script call holds Redis for some milliseconds: readers and the relay come in between.
+_SHARES, _SIGNALS = 200, 100
 
 
 class LatestPrices:
@@ -44,7 +45,10 @@ class LatestPrices:
     ):
         self.client, self.prefix, self.rules, self.stop = client, settings.redis_prefix, rules, stop
         self.behind = int(settings.tick_behind_seconds * 1000)
-        self._script = client.register_script(resources.files(__package__).joinpath("prices.lua").read_text())
+        scripts = resources.files(__package__)
+        self._prices, self._follow = (
+            client.register_script(scripts.joinpath(name).read_text()) for name in ("prices.lua", "follow.lua")
+        )
 
     def write(self, ticks: pa.Table) -> None:
         """``ticks``: rows of signals/judge.py's tick_prices, all since the last call. Waits while Redis is away, until
@@ -56,12 +60,15 @@ class LatestPrices:
             patiently(lambda: self._write(ticks), tell, self.stop)
 
     def _write(self, ticks: pa.Table) -> None:
+        """All latest prices, and then what they mean for the signals: a price waits for no other share's signals."""
         now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
-        rows = _rows(ticks, self._open_signals())
-        for start in range(0, len(rows), _CHUNK):
+        shares = _shares(ticks)
+        for start in range(0, len(shares), _SHARES):
+            rows = [share.price for share in shares[start : start + _SHARES]]
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
-            chunk = json.dumps(rows[start : start + _CHUNK])
-            self._script(keys=[self.prefix], args=[_KEEP, now, json.dumps(directions), chunk, self.behind])
+            self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, json.dumps(rows)])
+        for rows in _portions(shares, self._open_signals()):
+            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(rows)])
 
     def _open_signals(self) -> dict[str, list[str]]:
         """Ids of the open signals, by share."""
@@ -73,20 +80,42 @@ class LatestPrices:
         return found
 
 
-def _rows(ticks: pa.Table, signals: dict[str, list[str]]) -> list[list[Any]]:
-    """What prices.lua takes, of ticks in the order of share and time. Texts, since Lua's numbers are doubles."""
+class _Share(NamedTuple):
+    """A share's ticks of one batch, in the order of time."""
+
+    price: list[str]  # what prices.lua takes: share, price, timestamp, day_volume
+    ticks: list[tuple[int, float]]
+    as_of: str
+    rebased_by: float | None
+
+
+def _shares(ticks: pa.Table) -> list[_Share]:
+    """``ticks``: in the order of share and time."""
     names = ("share", "price", "timestamp", "day_volume", "as_of", "rebased_by")
     shares, prices, times, volumes, as_of, rebased_by = (ticks[name].to_pylist() for name in names)
-    rows: list[list[Any]] = []
-    start = 0
+    found, start = [], 0
     for end, share in enumerate(shares, 1):
         if end < len(shares) and shares[end] == share:
             continue
         newest = end - 1
-        row = [share, repr(prices[newest]), str(times[newest]), str(volumes[newest])]
-        if ids := signals.get(share):
-            since = list(zip(times[start:end], prices[start:end], strict=True))
-            row += [ids, since, as_of[newest], rebased_by[newest]]
-        rows.append(row)
+        price = [share, repr(prices[newest]), str(times[newest]), str(volumes[newest])]
+        since = list(zip(times[start:end], prices[start:end], strict=True))
+        found.append(_Share(price, since, as_of[newest], rebased_by[newest]))
         start = end
-    return rows
+    return found
+
+
+def _portions(shares: Iterable[_Share], signals: Mapping[str, list[str]]) -> Iterator[list[list[Any]]]:
+    """What follow.lua takes in one call: rows of shares with open signals."""
+    rows: list[list[Any]] = []
+    count = 0
+    for share in shares:
+        name, price, timestamp, _ = share.price
+        if ids := signals.get(name):
+            rows.append([price, timestamp, ids, share.ticks, share.as_of, share.rebased_by])
+            count += len(ids)
+        if count >= _SIGNALS:
+            yield rows
+            rows, count = [], 0
+    if rows:
+        yield rows

@@ -25,6 +25,8 @@ __all__ = ["RulesFile", "publish", "relay"]
 
 _SILENCE = 15.0  # seconds without a partition before it is said
 _PATIENCE = 30.0  # seconds without a partition before it joins its group anew, then twice as many
+# What 10 ms bring at once, not each record as it comes: a third of the relay's and the broker's work at 10,000 ticks/s.
+_FETCH = {"fetch_min_bytes": 65_536, "fetch_max_wait_ms": 10}
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
 
 
@@ -68,11 +70,11 @@ class _Reader:
 
     def __init__(self, settings: Settings):
         self.settings, self.where = settings, settings.kafka
-        self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10)
+        self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, **_FETCH)
         self.joined = 0.0  # since when it has had partitions
         self._since, self._said, self._patience = time.monotonic(), False, _PATIENCE
 
-    def poll(self) -> list[list[bytes]]:
+    def poll(self) -> list[bytes]:
         """The values that came, those of a partition in their order."""
         try:
             batch = self._reader.poll(timeout_ms=200)
@@ -92,13 +94,13 @@ class _Reader:
         elif time.monotonic() - self._since > self._patience:
             self._patience *= 2  # a group with more members than partitions has none for some
             self._join_anew()
-        return [[message.value for message in messages] for messages in batch.values()]
+        return [message.value for messages in batch.values() for message in messages]
 
     def _join_anew(self) -> None:
         """A client can lose sight of its group and asks for nothing any more: seen on a machine that had ten times more
         to do than it could, for as long as anybody looked."""
         try:
-            reader = consumer(self.settings, [RULES], RELAY_GROUP, fetch_max_wait_ms=10, bootstrap_timeout_ms=5_000)
+            reader = consumer(self.settings, [RULES], RELAY_GROUP, bootstrap_timeout_ms=5_000, **_FETCH)
         except SiseError:  # Kafka is away, which is why
             return
         tell("relay: joining its group anew")
@@ -139,15 +141,15 @@ def relay(
     try:
         publish(store, sender, topic, patiently(store.unpublished, tell, stop))
         while not stop():
-            batch = reader.poll()
+            records = reader.poll()
             now = time.monotonic()
-            for records in batch:
+            if records:
                 last, dirty = now, True
                 fired = store.fire_patiently(records, file.rules, tell, stop)
                 publish(store, sender, topic, fired)
                 counts["records"] += len(records)
                 counts["signals"] += len(fired)
-            if dirty and (now - committed > _COMMIT_EVERY or not batch):
+            if dirty and (now - committed > _COMMIT_EVERY or not records):
                 committed, dirty = now, not reader.commit()
                 if file.changed():
                     tell(f"relay: rules {file.rules.version}")

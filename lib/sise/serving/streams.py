@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
@@ -21,17 +20,25 @@ from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.serving.batches import MicroBatches
 from sise.serving.ended import Outage, why_ended
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.sender import Sender
-from sise.serving.signals import SignalStore, connect, patiently
+from sise.serving.signals import SignalStore, connect
 from sise.session import tick_plans
 from sise.settings import Settings
 from sise.signals.curves import load_curves
-from sise.signals.detect import complaints_of_universe, detect_rules, lacking_columns, live_side, rules_and_prices
-from sise.signals.judge import PRICE, Clock, price_side, tick_prices
+from sise.signals.detect import (
+    complaints_of_universe,
+    detect_rules,
+    lacking_columns,
+    live_side,
+    rules_and_prices,
+    with_thresholds,
+)
+from sise.signals.judge import Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
 __all__ = ["Detection", "check_slots"]
@@ -195,11 +202,13 @@ class Detection:
             self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
 
     def live(self) -> DataFrame:
-        """The broadcast side, of the tables as they are."""
+        """The broadcast side: shares as the tables have them now, thresholds as they are when a batch begins. In
+        real-time mode that is the checkpoint: nothing is detected while tables are read, so only this one is."""
         universe = self.lake.read("universe") if self.lake.exists("universe") else None
-        state, rules, actions = (self.lake.read(name) for name in ("live_state", "live_rules", "actions"))
-        rules = rules.where(F.coalesce("topics", F.lit("")) == self.settings.topic_prefix)
-        return live_side(state, rules, actions, universe, self.registry, self.file.rules)
+        state, actions = self.lake.read("live_state"), self.lake.read("actions")
+        side = self._kept(live_side(state, actions, universe, self.registry, self.file.rules))
+        own = F.coalesce("topics", F.lit("")) == self.settings.topic_prefix
+        return with_thresholds(side, self.lake.read("live_rules").where(own), self.file.rules)
 
     def _ticks(self, **options: Any) -> DataFrame:
         reader = (
@@ -225,15 +234,15 @@ class Detection:
             .writeStream.queryName("detect")
             .format("kafka")
             .option("kafka.bootstrap.servers", self.settings.kafka)
-            .option(
-                "kafka.linger.ms", "2"
-            )  # else a request for each record: at 10,000 ticks/s that is what the cores do
+            # Else a request for each record: at 10,000 ticks/s that is what the cores do.
+            .option("kafka.linger.ms", "3")
             .option("checkpointLocation", str(self.checkpoints / "detect-realtime"))
             .outputMode("update")
             .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
         )
         side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
-        ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(HEADROOM)  # the slots that detection leaves
+        # One task: it takes one of the slots that detection leaves, and its code is made once a batch.
+        ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(1)
         prices = tick_prices(ticks, self._kept(side), self.clock)
         with tick_plans(self.spark):
             return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
@@ -245,7 +254,10 @@ class Detection:
         live = self._kept(self.live())
         found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock, self.epoch)
         with tick_plans(self.spark):
-            return [self._start_batches(found, "detect", "detect-micro-batch", 0, _MicroBatches(self))]
+            write = MicroBatches(
+                self.store, self.sender, self.prices, self.file.rules, self.settings, self.ending.is_set
+            )
+            return [self._start_batches(found, "detect", "detect-micro-batch", 0, write)]
 
     def _kept(self, side: DataFrame) -> DataFrame:
         """A broadcast side computed once for each start of the queries, and kept by the driver, from where it is
@@ -269,25 +281,3 @@ class Detection:
         return (
             writer.outputMode("update").trigger(processingTime=f"{seconds} seconds").foreachBatch(write_batch).start()
         )
-
-
-class _MicroBatches:
-    """What a batch's detection found, straight to Redis, for which no relay is needed; then its latest prices."""
-
-    def __init__(self, detection: Detection):
-        self.rules, self.prices = detection.file.rules, detection.prices
-        self.store, self.sender, self.stop = detection.store, detection.sender, detection.ending.is_set
-        self.topics = {t: topic_of(t, detection.settings.topic_prefix) for t in (DEAD, SIGNALS)}
-        self.begun = False
-
-    def __call__(self, rows: pa.Table) -> None:
-        if not self.begun:  # the batch before may have given up between the two
-            left = patiently(self.store.unpublished, tell, self.stop)
-            publish(self.store, self.sender, self.topics[SIGNALS], left)
-            self.begun = True
-        dead = rows.filter(pc.equal(rows["kind"], "dead")).select(["key", "value"]).to_pylist()
-        self.sender.send(self.topics[DEAD], [(row["key"], row["value"].encode()) for row in dead])
-        records = rows.filter(pc.equal(rows["kind"], "rules"))["value"].to_pylist()
-        fired = self.store.fire_patiently(records, self.rules, tell, self.stop)
-        publish(self.store, self.sender, self.topics[SIGNALS], fired)
-        self.prices.write(rows.filter(pc.fill_null(pc.not_equal(rows["kind"], "dead"), True)).select(list(PRICE)))

@@ -21,25 +21,26 @@ from sise.signals.curves import Curve, session_share
 from sise.signals.judge import LONGEST, PRICE, REBASED_BY, Clock, judged, with_settled
 from sise.signals.rules import LiveRules
 
-__all__ = ["complaints_of_universe", "detect_rules", "lacking_columns", "live_side", "rules_and_prices"]
+__all__ = [
+    "complaints_of_universe",
+    "detect_rules",
+    "lacking_columns",
+    "live_side",
+    "rules_and_prices",
+    "with_thresholds",
+]
 
 _SHOWN = 10_000  # characters of a refused message
 
 
 def live_side(
-    live_state: DataFrame,
-    live_rules: DataFrame,
-    actions: DataFrame,
-    universe: DataFrame | None,
-    registry: Registry,
-    rules: LiveRules,
+    live_state: DataFrame, actions: DataFrame, universe: DataFrame | None, registry: Registry, rules: LiveRules
 ) -> DataFrame:
-    """The broadcast side of the join: a row for each share with what its ticks are compared with.
+    """A row for each share with what its ticks are compared with; with_thresholds makes it the side that is joined.
 
-    ``live_state``, ``live_rules`` and ``actions`` as the lake has them (of the rules the row that is current);
-    ``universe``: country, symbol, eligible, or None where every share may have signals. A share is not eligible in a
-    session before which an action falls due whose factor is not known: its state could not be re-based, and the
-    mechanical drop would look like a fall.
+    ``live_state`` and ``actions`` as the lake has them; ``universe``: country, symbol, eligible, or None where every
+    share may have signals. A share is not eligible in a session before which an action falls due whose factor is not
+    known: its state could not be re-based, and the mechanical drop would look like a fall.
     """
     needed = _needed_columns(registry, rules)
     found = with_settled(live_state, actions).select(
@@ -54,15 +55,19 @@ def live_side(
         F.expr(REBASED_BY),
         *[F.col(c).alias(f"s_{c}") for c in needed],
     )
-    current = live_rules.where("current").select(
-        F.col("version").alias("rules_version"),
-        *[F.col("thresholds")[rule.name].alias(f"t_{rule.name}") for rule in rules.rules],
-    )
-    found = found.crossJoin(F.broadcast(current))
     if universe is None:
         return found.withColumnRenamed("settled", "eligible")
     may = F.broadcast(universe.select("country", "symbol", F.col("eligible").alias("may")))
     return found.join(may, ["country", "symbol"], "left").withColumn("eligible", F.col("may") & F.col("settled"))
+
+
+def with_thresholds(side: DataFrame, live_rules: DataFrame, rules: LiveRules) -> DataFrame:
+    """Adds to each row of live_side() the thresholds of ``rules``. ``live_rules``: the row that is current counts."""
+    current = live_rules.where("current").select(
+        F.col("version").alias("rules_version"),
+        *[F.col("thresholds")[rule.name].alias(f"t_{rule.name}") for rule in rules.rules],
+    )
+    return side.crossJoin(F.broadcast(current))
 
 
 def complaints_of_universe(lake: Lake) -> list[str]:
@@ -108,8 +113,8 @@ def detect_rules(
 ) -> DataFrame:
     """(kind, key, value): a record for each tick inside a rule's watch band, a dead letter for each refused tick.
 
-    ``ticks``: Kafka's key, value, topic, partition, offset, timestamp. ``live``: live_side(). A tick of a share that
-    is not eligible, or outside regular hours, gives nothing. ``value`` is JSON; ``kind`` is "rules" or "dead".
+    ``ticks``: Kafka's key, value, topic, partition, offset, timestamp. ``live``: with_thresholds(). A tick of a share
+    that is not eligible, or outside regular hours, gives nothing. ``value`` is JSON; ``kind`` is "rules" or "dead".
     A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
     at its price, ``partition`` and ``offset`` of the tick, the ``epoch`` of the topic that has those (a name of its
     life), ``as_of`` of the state and the rules' ``version``.
