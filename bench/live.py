@@ -51,8 +51,8 @@ from sise.topics import RULES, TICKS, key_of, topic_of  # noqa: E402
 
 RESULTS = HERE / "bench" / "results"
 ACTIVE = 20  # one share in so many goes in and out of a rule
-# Seconds that it stays on a side, and no shorter: a faster feed tells of a price more often, and the price does not cross
-# a level more often for that.
+# Seconds that it stays on a side, at least: a faster feed tells of a price more often, and the price does not cross a
+# level more often for that.
 STAY = 6.0
 PARTITIONS = 4
 

@@ -15,7 +15,17 @@ from pyspark.util import inheritable_thread_target
 from sise.console import on_terminal, tell
 from sise.errors import SiseError
 
-__all__ = ["STEPS", "Hold", "beside", "described", "keep_names", "open_session", "small_plans", "tick_plans"]
+__all__ = [
+    "STEPS",
+    "Hold",
+    "beside",
+    "described",
+    "expect_ticks",
+    "keep_names",
+    "open_session",
+    "small_plans",
+    "tick_plans",
+]
 
 T = TypeVar("T")
 
@@ -80,9 +90,12 @@ class Hold:
         self._frames.clear()
 
 
+_FACTORY = "spark.sql.codegen.factoryMode"
+
+
 def small_plans(spark: SparkSession, small: bool = True) -> AbstractContextManager[None]:
     """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
-    names = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    names = {"spark.sql.codegen.wholeStage": "false", _FACTORY: "NO_CODEGEN"}
     return _configured(spark, names if small else {})
 
 
@@ -91,6 +104,13 @@ def tick_plans(spark: SparkSession) -> AbstractContextManager[None]:
     method that the JVM finds too large to compile (20,000 ticks took 605 ms instead of 418), and a micro-batch, which
     is planned anew each time, spent half of that on writing its source."""
     return _configured(spark, {"spark.sql.codegen.wholeStage": "false"})
+
+
+def expect_ticks(spark: SparkSession, count: int) -> None:
+    """Expressions of the next micro-batch of ``spark``, a query's own session, are compiled if it has enough ticks for
+    that: each task of each batch writes their source anew, with the live rules for 70 ms, and a tick then costs 60
+    microseconds instead of 115."""
+    spark.conf.set(_FACTORY, "FALLBACK" if count > 2_000 else "NO_CODEGEN")
 
 
 @contextmanager

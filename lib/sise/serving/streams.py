@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.sender import Sender
 from sise.serving.signals import SignalStore, connect
-from sise.session import tick_plans
+from sise.session import expect_ticks, tick_plans
 from sise.settings import Settings
 from sise.signals.curves import load_curves
 from sise.signals.detect import (
@@ -271,11 +272,16 @@ class Detection:
 
         A batch that would be judged by tables that have moved on fails: the sides are computed once, and it comes
         again to the query that starts next."""
+        before = sys.maxsize  # what waited for the query to start
 
         def write_batch(batch: DataFrame, _: int) -> None:
+            nonlocal before
             if self.outdated:
                 raise SiseError("the tables have a new version: this batch waits for it")
-            write(batch.toArrow())
+            expect_ticks(batch.sparkSession, before)  # a feed goes on as it went
+            ticks = batch.toArrow()
+            before = ticks.num_rows
+            write(ticks)
 
         writer = rows.writeStream.queryName(name).option("checkpointLocation", str(self.checkpoints / checkpoint))
         return (
