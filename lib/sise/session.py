@@ -29,6 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_FACTORY = "spark.sql.codegen.factoryMode"
 _ASKED_FOR = (
     "PythonSQLUtils",
     "PythonUtils",
@@ -88,9 +89,6 @@ class Hold:
         for frame in self._frames:
             frame._jdf.queryExecution().logical().rdd().unpersist(False)
         self._frames.clear()
-
-
-_FACTORY = "spark.sql.codegen.factoryMode"
 
 
 def small_plans(spark: SparkSession, small: bool = True) -> AbstractContextManager[None]:

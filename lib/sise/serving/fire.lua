@@ -13,9 +13,9 @@ local function text_of(raw, name)  -- a number as it was written: cjson would ro
   return string.match(raw, '"' .. name .. '":%s*(%-?[%d%.eE+-]+)')
 end
 
-local function fire(raw, r, share, rule, number)
+local function fire(raw, r, share, rule, number, timestamp)
   local id = share .. ':' .. rule .. ':' .. r.session .. ':' .. number
-  local price, timestamp = text_of(raw, 'price'), text_of(raw, 'timestamp')
+  local price = text_of(raw, 'price')
   local indicators = string.match(raw, '"indicators":%s*(%b{})')
   local signal = {
     'id', id, 'signal_type', rule, 'country', r.country, 'market', r.market or '', 'symbol', r.symbol,
@@ -85,7 +85,7 @@ for i = 7, #ARGV do
           local number = session == r.session and count + 1 or 1
           set(rule, late and string.format('%.0f', newest) or timestamp)  -- disarmed as of now, not of then
           set('#' .. rule, r.session .. '|' .. number .. '|' .. timestamp)
-          fire(raw, r, share, rule, number)
+          fire(raw, r, share, rule, number, timestamp)
         elseif state[rule] then
           gone[#gone + 1] = rule
         end

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,13 +62,13 @@ class LatestPrices:
     def _write(self, ticks: pa.Table) -> None:
         """All latest prices, and then what they mean for the signals: a price waits for no other share's signals."""
         now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
-        shares = _shares(ticks)
-        for start in range(0, len(shares), _SHARES):
-            rows = [share.price for share in shares[start : start + _SHARES]]
+        prices, open_ = _rows(ticks, self._open_signals())
+        for start in range(0, len(prices), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
-            self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, json.dumps(rows)])
-        for rows in _portions(shares, self._open_signals()):
-            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(rows)])
+            rows = json.dumps(prices[start : start + _SHARES])
+            self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, rows])
+        for portion in _portions(open_):
+            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
 
     def _open_signals(self) -> dict[str, list[str]]:
         """Ids of the open signals, by share."""
@@ -80,42 +80,34 @@ class LatestPrices:
         return found
 
 
-class _Share(NamedTuple):
-    """A share's ticks of one batch, in the order of time."""
-
-    price: list[str]  # what prices.lua takes: share, price, timestamp, day_volume
-    ticks: list[tuple[int, float]]
-    as_of: str
-    rebased_by: float | None
-
-
-def _shares(ticks: pa.Table) -> list[_Share]:
-    """``ticks``: in the order of share and time."""
+def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[str]], list[list[Any]]]:
+    """What prices.lua takes of each share, and follow.lua of each with open signals; of ticks in the order of share and
+    time. Prices and times as texts, since Lua's numbers are doubles."""
     names = ("share", "price", "timestamp", "day_volume", "as_of", "rebased_by")
     shares, prices, times, volumes, as_of, rebased_by = (ticks[name].to_pylist() for name in names)
-    found, start = [], 0
+    latest, open_, start = [], [], 0
     for end, share in enumerate(shares, 1):
         if end < len(shares) and shares[end] == share:
             continue
         newest = end - 1
-        price = [share, repr(prices[newest]), str(times[newest]), str(volumes[newest])]
-        since = list(zip(times[start:end], prices[start:end], strict=True))
-        found.append(_Share(price, since, as_of[newest], rebased_by[newest]))
+        price, timestamp = repr(prices[newest]), str(times[newest])
+        latest.append([share, price, timestamp, str(volumes[newest])])
+        if ids := signals.get(share):
+            since = list(zip(times[start:end], prices[start:end], strict=True))
+            open_.append([price, timestamp, ids, since, as_of[newest], rebased_by[newest]])
         start = end
-    return found
+    return latest, open_
 
 
-def _portions(shares: Iterable[_Share], signals: Mapping[str, list[str]]) -> Iterator[list[list[Any]]]:
-    """What follow.lua takes in one call: rows of shares with open signals."""
-    rows: list[list[Any]] = []
+def _portions(rows: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
+    """follow.lua's rows, cut where a portion has enough signals for one call."""
+    portion: list[list[Any]] = []
     count = 0
-    for share in shares:
-        name, price, timestamp, _ = share.price
-        if ids := signals.get(name):
-            rows.append([price, timestamp, ids, share.ticks, share.as_of, share.rebased_by])
-            count += len(ids)
+    for row in rows:
+        portion.append(row)
+        count += len(row[2])
         if count >= _SIGNALS:
-            yield rows
-            rows, count = [], 0
-    if rows:
-        yield rows
+            yield portion
+            portion, count = [], 0
+    if portion:
+        yield portion
