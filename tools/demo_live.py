@@ -68,9 +68,10 @@ def services(environment: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def background(
-    console: Console, command: list[str], environment: dict[str, str], log: Path, ready: str
+    console: Console, command: list[str], environment: dict[str, str], log: Path, ready: str, problems: list[str]
 ) -> Iterator[None]:
-    """A job beside the demo; when it says ``ready`` the demo goes on, when the demo ends it is stopped."""
+    """A job beside the demo; when it says ``ready`` the demo goes on, when the demo ends it is stopped, in order or it
+    is one of the ``problems``."""
     console.print(f"  {' '.join(command)} &")
     with log.open("wb") as out:
         job = subprocess.Popen(
@@ -88,9 +89,11 @@ def background(
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGTERM)
             try:
-                job.wait(20)
+                job.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(job.pid, signal.SIGKILL)
+        if job.wait() != 0:
+            problems.append(f"{command[1]} did not end in order: see {log}")
 
 
 def live(console: Console, environment: dict[str, str], problems: list[str], count: int = 40) -> dict[str, Any]:
@@ -102,8 +105,8 @@ def live(console: Console, environment: dict[str, str], problems: list[str], cou
     detect = [str(HERE / "spark-submit.sh"), "jobs/detect_signals.py", "--trigger", "realtime"]
     relay = [python, "jobs/relay_signals.py"]
     with (
-        background(console, detect, environment, logs / "detect.log", "watching with rules"),
-        background(console, relay, environment, logs / "relay.log", ""),
+        background(console, detect, environment, logs / "detect.log", "watching with rules", problems),
+        background(console, relay, environment, logs / "relay.log", "", problems),
     ):
         console.print("[bold]9. Live ticks: some must fire, the others must not[/bold]")
         feed = [

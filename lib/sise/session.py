@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from signal import Signals
+from typing import Any, TypeVar
 
+from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
 from pyspark.util import inheritable_thread_target
@@ -22,6 +24,7 @@ __all__ = [
     "described",
     "expect_ticks",
     "keep_names",
+    "keep_signals",
     "open_session",
     "small_plans",
     "tick_plans",
@@ -59,6 +62,30 @@ def keep_names(spark: SparkSession) -> None:
     jvm = spark._jvm
     for name in _ASKED_FOR:
         setattr(jvm, name, getattr(jvm, name))
+
+
+class _SignalHandler:
+    """Java's interface of a signal's handler, which Java calls in a thread of its own."""
+
+    def __init__(self, call: Callable[[], None]):
+        self._call = call
+
+    def handle(self, _: object) -> None:
+        self._call()
+
+    class Java:
+        implements = ("sun.misc.SignalHandler",)
+
+
+def keep_signals(spark: SparkSession, numbers: Iterable[Signals], call: Callable[[], None]) -> None:
+    """Has the JVM call ``call`` on these signals instead of ending: whoever stops a service signals spark-submit, which
+    is the JVM, or all processes at once, and Spark would end under queries that Python is still to stop. The JVM
+    ends when Python has."""
+    gateway: Any = spark.sparkContext._gateway
+    ensure_callback_server_started(gateway)
+    java, handler = gateway.jvm.sun.misc, _SignalHandler(call)
+    for number in numbers:
+        java.Signal.handle(java.Signal(number.name.removeprefix("SIG")), handler)
 
 
 # (what, seconds) of the steps this process has run, for the run's record.

@@ -103,6 +103,14 @@ class Job:
         until(lambda: words in self.log.read_text(errors="replace") or self.process.poll() is not None, seconds)
         assert words in self.log.read_text(errors="replace"), self.log.read_text(errors="replace")[-3000:]
 
+    def stop(self, whole: bool) -> dict:
+        """As a person stops it, who signals what they started, or a service manager, which signals the ``whole`` group;
+        the job's record."""
+        (os.killpg if whole else os.kill)(self.process.pid, signal.SIGTERM)
+        code, said = self.process.wait(120), self.log.read_text(errors="replace")
+        assert code == 0, said[-3000:]
+        return json.loads(said.splitlines()[-1])
+
     def kill(self) -> None:
         """As a power cut: every process of the job at once."""
         if self.process.poll() is None:
@@ -258,7 +266,8 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, regist
     session = next_session(live, spark, registry, calendars)
     again = labelled(live, registry, 15, 0)
     assert again and until(lambda: fires_in(live, session) == again), again - fires_in(live, session)
-    detection.process.terminate()
+    record = detection.stop(whole=False)
+    assert record["status"] == "ok" and set(record["details"]["queries"]) == {"detect", "prices"}
 
 
 def test_micro_batches_take_up_new_thresholds_and_a_new_state(own_lake, registry, calendars, spark, run_job):
@@ -281,6 +290,8 @@ def test_micro_batches_take_up_new_thresholds_and_a_new_state(own_lake, registry
     assert again and until(lambda: fires_in(live, session) >= again)
     assert fires_in(live, session) == again
     assert not read_all(live, DEAD)
+    record = detection.stop(whole=True)
+    assert record["status"] == "ok" and record["details"]["queries"]["detect"]["batch"] > 0
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.redact import redact
-from sise.session import STEPS, open_session
+from sise.session import STEPS, keep_signals, open_session
 from sise.settings import Settings
 
 __all__ = ["Context", "Parser", "run_job"]
@@ -55,9 +55,11 @@ class Context:
     @cached_property
     def stopping(self) -> threading.Event:
         """Set by SIGTERM or Ctrl-C: a job that runs until it is stopped ends in order."""
-        event = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        event, numbers = threading.Event(), (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
             signal.signal(number, lambda *_: event.set())
+        if "spark" in vars(self):
+            keep_signals(self.spark, numbers, event.set)
         return event
 
     @cached_property
