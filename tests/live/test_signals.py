@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -683,6 +685,64 @@ def test_a_signal_is_followed_through_an_ex_date_at_the_new_basis(store, rules, 
     assert after(60, 10.0, **unknown) == pytest.approx([0, 0.05, -0.01]), "no one can tell"
     assert after(80, 10.0, as_of="2024-02-05") == pytest.approx([0, 0.05, -0.01]), "nor later"
     assert store.client.hget(f"{live.redis_prefix}price:KR:A", "price") == b"10.0"
+
+
+class Followed:
+    """What a plain loop makes of a signal."""
+
+    def __init__(self, text: str, sign: int):
+        signal = json.loads(text)
+        self.since, self.trigger, self.sign = signal["timestamp"], signal["trigger_price"], sign
+        self.as_of, self.basis, self.best, self.worst = signal["as_of"], 1.0, 0.0, 0.0
+        self.last, self.pnl, self.time = self.trigger, 0.0, None
+
+    def see(self, pairs: list[tuple[int, float]], latest: bool, as_of: str, factor: float | None) -> None:
+        if pairs[-1][0] < self.since:
+            return
+        if as_of != self.as_of:
+            self.as_of, self.basis = as_of, self.basis * (math.nan if factor is None else factor)
+        if math.isnan(self.basis):
+            return
+        for _, price in (pair for pair in pairs if pair[0] >= self.since):
+            pnl = self.sign * (price / (self.trigger * self.basis) - 1)
+            self.best, self.worst = max(self.best, pnl), min(self.worst, pnl)
+        if latest:
+            self.time, self.last, self.pnl = *pairs[-1], pnl
+
+
+def test_signals_are_followed_as_a_plain_loop_does_it(store, rules, live):
+    """Prices that hardly move, ticks that come late, signals in between, new sessions."""
+    rng, prices = random.Random(7), LatestPrices(store.client, live, lambda: rules)
+    known: dict[str, Followed] = {}
+    newest: dict[str, int] = {}
+    at, state = 1_700_000_000_000, {"as_of": "2024-01-30", "rebased_by": 1.0}
+    stayed = 0
+    for n in range(200):
+        at += rng.randrange(1, 400)
+        if rng.random() < 0.3:
+            rule, symbol = rng.choice(["rsi_oversold", "rsi_overbought"]), rng.choice("ABC")
+            told = [record(symbol, n * 2, []), record(symbol, n * 2 + 1, [rule], timestamp=at, as_of=state["as_of"])]
+            for text in store.fire(told, rules):
+                known[json.loads(text)["id"]] = Followed(text, 1 if rule == "rsi_oversold" else -1)
+        if n in (80, 160):
+            state = {"as_of": f"2024-02-{n}", "rebased_by": 0.5 if n == 80 else None}
+        late, batch = rng.choice([0, 0, 0, 300]), []
+        for symbol in rng.sample("ABC", rng.randrange(1, 4)):
+            pairs = [(at + k - late, rng.choice([1000.1, 1000.1, 990.099])) for k in range(rng.randrange(1, 3))]
+            batch.append(ticks(symbol, *pairs, **state))
+            latest = pairs[-1][0] >= newest.get(symbol, 0)
+            newest[symbol] = max(pairs[-1][0], newest.get(symbol, 0))
+            for id_, one in known.items():
+                if id_.startswith(f"KR:{symbol}:"):
+                    stayed += one.last == pairs[-1][1] == pairs[0][1]
+                    one.see(pairs, latest, state["as_of"], state["rebased_by"])
+        prices.write(pa.concat_tables(batch))
+    found = {one["id"]: one for one in store.active()}
+    assert found.keys() == known.keys() and len(found) > 10 and stayed > 100
+    for id_, one in known.items():
+        there = [found[id_].get(name) for name in ("followed", "last_price", "pnl", "best", "worst")]
+        wanted = [one.time, one.last, one.pnl, one.best, one.worst]
+        assert [None if value is None else float(value) for value in there] == pytest.approx(wanted), id_
 
 
 def test_what_died_before_kafka_is_published_later(store, rules):

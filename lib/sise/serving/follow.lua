@@ -1,7 +1,8 @@
 -- What a batch's ticks make of the open signals of some shares.
 -- KEYS[1] prefix. ARGV: JSON of the rules' directions (rule -> long or short), JSON of a row for each share:
 -- [price, timestamp (texts), ids of its open signals, its ticks [[timestamp, price], …], as_of, rebased_by (null:
--- nobody knows it)]; price and timestamp are the newest tick's.
+-- nobody knows it), whether price is the share's latest (prices.lua)]; price and timestamp are the newest tick's. Ticks
+-- that all have one price are one tick, the newest.
 local P, directions = KEYS[1], cjson.decode(ARGV[1])
 
 local function text(number)  -- the same double when it is read again
@@ -12,10 +13,17 @@ end
 
 local function follow(key, row)
   local known = redis.call('HMGET', key, 'trigger_price', 'timestamp', 'signal_type', 'best', 'worst', 'as_of',
-                           'followed', 'basis', 'basis_as_of', 'direction')
+                           'last_price', 'basis', 'basis_as_of', 'direction')
   if not known[1] then return end  -- its time is over
   local since, newest, as_of = tonumber(known[2]), tonumber(row[2]), row[5]
   if newest < since then return end
+  -- A rule that is gone leaves its signals their direction; one that is turned round turns what they came to.
+  local direction = directions[known[3]] or known[10] or 'long'
+  if row[7] and #row[4] == 1 and known[7] == row[1] and known[8] ~= 'nan' and (known[9] or known[6]) == as_of
+     and known[10] == direction then  -- it stays where it was, which there is no need to work out
+    redis.call('HSET', key, 'followed', row[2])
+    return
+  end
   local basis = known[8] == 'nan' and 0 / 0 or tonumber(known[8] or 1)
   if as_of ~= (known[9] or known[6]) then  -- a later session: another basis, maybe
     basis = row[6] == cjson.null and 0 / 0 or basis * row[6]
@@ -28,8 +36,6 @@ local function follow(key, row)
     changed[#changed + 1] = field
     changed[#changed + 1] = value
   end
-  -- A rule that is gone leaves its signals their direction; one that is turned round turns what they came to.
-  local direction = directions[known[3]] or known[10] or 'long'
   local turned = direction ~= known[10]
   if turned then
     if known[10] then best, worst = -worst + 0, -best + 0 end
@@ -46,7 +52,7 @@ local function follow(key, row)
   end
   if turned or high > best then set('best', text(high)) end
   if turned or low < worst then set('worst', text(low)) end
-  if newest >= tonumber(known[7] or since) then
+  if row[7] then
     set('last_price', row[1])
     set('pnl', text(pnl))
     set('followed', row[2])

@@ -31,7 +31,7 @@ class LatestPrices:
     No price goes back in time, unless to one so old that the newer was a replay's: a tick that comes late counts for
     best and worst only. In real-time mode a tick that is here before the relay has written the signal (it may have to
     catch up) counts for neither. On an ex-date the trigger price is taken to the new basis; a signal whose factor
-    nobody knows is not followed any more. For that a signal also has ``followed`` (time of its newest tick), ``basis``
+    nobody knows is not followed any more. For that a signal also has ``followed`` (time of that last price), ``basis``
     (the product of the factors), ``basis_as_of`` and ``direction`` (the rule's; where the rule is gone, the last one it
     had).
     """
@@ -63,11 +63,13 @@ class LatestPrices:
         """All latest prices, and then what they mean for the signals: a price waits for no other share's signals."""
         now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
         prices, open_ = _rows(ticks, self._open_signals())
+        latest: list[Any] = []
         for start in range(0, len(prices), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
             rows = json.dumps(prices[start : start + _SHARES])
-            self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, rows])
-        for portion in _portions(open_):
+            latest.extend(self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, rows]))  # type: ignore[arg-type]
+        followed = ([*row, bool(flag)] for row, flag in zip(open_, latest, strict=True) if row[2])
+        for portion in _portions(followed):
             self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
 
     def _open_signals(self) -> dict[str, list[str]]:
@@ -81,8 +83,8 @@ class LatestPrices:
 
 
 def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[str]], list[list[Any]]]:
-    """What prices.lua takes of each share, and follow.lua of each with open signals; of ticks in the order of share and
-    time. Prices and times as texts, since Lua's numbers are doubles."""
+    """What prices.lua takes of each share, and, beside it, follow.lua but for its last; of ticks in the order of share
+    and time. Prices and times as texts, since Lua's numbers are doubles."""
     names = ("share", "price", "timestamp", "day_volume", "as_of", "rebased_by")
     shares, prices, times, volumes, as_of, rebased_by = (ticks[name].to_pylist() for name in names)
     latest, open_, start = [], [], 0
@@ -92,9 +94,10 @@ def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[
         newest = end - 1
         price, timestamp = repr(prices[newest]), str(times[newest])
         latest.append([share, price, timestamp, str(volumes[newest])])
-        if ids := signals.get(share):
-            since = list(zip(times[start:end], prices[start:end], strict=True))
-            open_.append([price, timestamp, ids, since, as_of[newest], rebased_by[newest]])
+        since = list(zip(times[start:end], prices[start:end], strict=True))
+        if len(since) > 1 and len(set(prices[start:end])) == 1:
+            since = since[-1:]
+        open_.append([price, timestamp, signals.get(share, []), since, as_of[newest], rebased_by[newest]])
         start = end
     return latest, open_
 
