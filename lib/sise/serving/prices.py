@@ -68,7 +68,7 @@ class LatestPrices:
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
             rows = json.dumps(prices[start : start + _SHARES])
             latest.extend(self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, rows]))  # type: ignore[arg-type]
-        followed = ([*row, bool(flag)] for row, flag in zip(open_, latest, strict=True) if row[2])
+        followed = ([*row, bool(flag)] for row, flag in zip(open_, latest, strict=True) if row)
         for portion in _portions(followed):
             self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
 
@@ -82,22 +82,27 @@ class LatestPrices:
         return found
 
 
-def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[str]], list[list[Any]]]:
-    """What prices.lua takes of each share, and, beside it, follow.lua but for its last; of ticks in the order of share
-    and time. Prices and times as texts, since Lua's numbers are doubles."""
+def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[str]], list[list[Any] | None]]:
+    """What prices.lua takes of each share, and, beside it, what follow.lua does but for its last (None of a share
+    without open signals); of ticks in the order of share and time. Prices and times as texts, since Lua's numbers are
+    doubles."""
     names = ("share", "price", "timestamp", "day_volume", "as_of", "rebased_by")
     shares, prices, times, volumes, as_of, rebased_by = (ticks[name].to_pylist() for name in names)
-    latest, open_, start = [], [], 0
+    latest: list[list[str]] = []
+    open_: list[list[Any] | None] = []
+    start = 0
     for end, share in enumerate(shares, 1):
         if end < len(shares) and shares[end] == share:
             continue
         newest = end - 1
         price, timestamp = repr(prices[newest]), str(times[newest])
         latest.append([share, price, timestamp, str(volumes[newest])])
-        since = list(zip(times[start:end], prices[start:end], strict=True))
-        if len(since) > 1 and len(set(prices[start:end])) == 1:
-            since = since[-1:]
-        open_.append([price, timestamp, signals.get(share, []), since, as_of[newest], rebased_by[newest]])
+        row = None
+        if ids := signals.get(share):
+            first = newest if len(set(prices[start:end])) == 1 else start
+            since = list(zip(times[first:end], prices[first:end], strict=True))
+            row = [price, timestamp, ids, since, as_of[newest], rebased_by[newest]]
+        open_.append(row)
         start = end
     return latest, open_
 
