@@ -9,6 +9,7 @@ bootstrap.py package FILE       zips lib/sise for Spark's workers, if it changed
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
@@ -143,9 +144,9 @@ def bring_venv() -> None:
     moved = not stood.endswith(f"\n{made}\n")
     if moved or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
         _create_venv()
-    for what in (["--require-hashes", "-r", str(LOCK)], ["--no-deps", "--no-build-isolation", "-e", str(HERE)]):
-        if _pip_install(python, what):
-            raise Problem("pip could not install the packages: see its message above, and run this again")
+    locked, own = ["--require-hashes", "-r", str(LOCK)], ["--no-deps", "--no-build-isolation", "-e", str(HERE)]
+    if (not _uv_install(python, locked) and _pip_install(python, locked)) or _pip_install(python, own):
+        raise Problem("pip could not install the packages: see its message above, and run this again")
     _compile(python)
     stamp.write_text(wanted)
 
@@ -156,6 +157,60 @@ def _compile(python: Path) -> None:
     does not compile is a template of its package's, or is never imported."""
     quiet = ["-q", "-q", "-j", "0", "-x", r"/tests?/|/testing/"]
     subprocess.run([python, "-m", "compileall", *quiet, VENV / "lib"], stdout=subprocess.DEVNULL)
+
+
+# pip's settings, under the names by which uv takes them.
+_UV_NAMES = {
+    "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "index-url": "UV_DEFAULT_INDEX",
+    "no-index": "UV_NO_INDEX",
+    "proxy": "ALL_PROXY",
+    "trusted-host": "UV_INSECURE_HOST",
+}
+
+
+def _uv_install(python: Path, what: list[str]) -> bool:
+    """Has uv, itself one of the locked packages, install: it fetches and unpacks many at once, which takes a third of
+    pip's time. False where it does not run or fails: pip, which most machines are set up for, then does all of it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as own:
+        own.write(locked_package(LOCK.read_text(encoding="utf-8"), "uv"))
+        own.flush()
+        quiet = ["-q", "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", own.name]
+        if subprocess.run([python, "-m", "pip", "install", *quiet], stderr=subprocess.DEVNULL).returncode:
+            return False
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    env = {"UV_HTTP_TIMEOUT": "180", "UV_INDEX_STRATEGY": "unsafe-best-match", **uv_settings(listed), **os.environ}
+    command = [python.parent / "uv", "pip", "install", "--python", python, *what]
+    told = time.monotonic()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=env) as uv:
+        assert uv.stderr is not None
+        for line in map(str.strip, uv.stderr):
+            each = re.match(r"[-+~] |Download", line)  # there is such a line for each package
+            if not each or (line.startswith("Download") and time.monotonic() - told > 5):
+                say(f"  {line}")
+                told = time.monotonic()
+    return uv.returncode == 0
+
+
+def locked_package(lock: str, name: str) -> str:
+    """The lines of the lock that are of one package."""
+    found = re.search(rf"^{re.escape(name)}==.*?(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
+
+
+def uv_settings(listed: str) -> dict[str, str]:
+    """What ``pip config list`` tells, as environment variables of uv: an index, a proxy or certificates of one's own.
+    The environment's come last there, as they count."""
+    found = {}
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        if variable := _UV_NAMES.get(name.rpartition(".")[2]):
+            words = ast.literal_eval(value).split()
+            found[variable] = ("," if variable == "UV_FIND_LINKS" else " ").join(words)
+    return found
 
 
 def _pip_install(python: Path, what: list[str]) -> int:

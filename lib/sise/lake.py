@@ -6,7 +6,7 @@ again. One writer a table at a time (Delta has no row-level concurrency).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,8 +143,8 @@ class Lake:
         """The table as it is, or was at ``version``; where it does not exist yet, an empty frame of its schema."""
         if not self.exists(name):
             return self.spark.createDataFrame([], self.schema(name))
-        reader = self.spark.read.format("delta")
-        return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(name))
+        at = {} if version is None else {"versionAsOf": version}
+        return self.spark.read.format("delta").options(**at).load(self.path(name))
 
     def note(self, name: str) -> str | None:
         """What the newest commit that carries a note says (see ``replace``)."""
@@ -153,12 +153,15 @@ class Lake:
         return next((found for commit in self.commits(name, 20) if (found := commit.get("userMetadata"))), None)
 
     def require(self, name: str) -> DataFrame:
-        """The table; if it does not exist, an error that names the job which makes it."""
-        if not self.exists(name):
-            raise SiseError(
-                f"{self.path(name)} does not exist yet: run {table(name).made_by} first (SISE_LAKE={self.root})"
-            )
+        """The table; where there is none, the error of ``demand``."""
+        self.demand(name)
         return self.read(name)
+
+    def demand(self, name: str) -> None:
+        """Raises SiseError that names the job which makes the table, where it does not exist yet."""
+        if not self.exists(name):
+            first = f"run {table(name).made_by} first (SISE_LAKE={self.root})"
+            raise SiseError(f"{self.path(name)} does not exist yet: {first}")
 
     def changes(self, name: str, since: int, newest: int) -> DataFrame | None:
         """Row images inserted, updated or deleted after version ``since`` up to ``newest``; None where the feed
@@ -183,18 +186,15 @@ class Lake:
         if self.exists(name):
             self._grow(name)
             return
-        what = self.declared(name)
-        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).addColumns(self.schema(name))
+        what, builder = self.declared(name), DeltaTable.createIfNotExists(self.spark).location(self.path(name))
+        builder = builder.addColumns(self.schema(name))
         builder = builder.clusterBy(*what.cluster) if what.cluster else builder
         for label, check in what.checks.items():
             builder = builder.property(f"delta.constraints.{label}", check)
-        stats = [column for column in what.columns if column in _STATS or column in what.cluster]
-        for key, value in {
-            "delta.enableChangeDataFeed": "true",
-            "delta.enableDeletionVectors": "false",
-            "delta.dataSkippingStatsColumns": ",".join(stats),
-        }.items():
-            builder = builder.property(key, value)
+        stats = [c for c in what.columns if c in _STATS or c in what.cluster]
+        settings = {"enableChangeDataFeed": "true", "enableDeletionVectors": "false"}
+        for key, value in {**settings, "dataSkippingStatsColumns": ",".join(stats)}.items():
+            builder = builder.property(f"delta.{key}", value)
         builder.execute()
         self._known.add(name)
 
@@ -285,8 +285,7 @@ class Lake:
 
     def _select(self, name: str, rows: DataFrame) -> DataFrame:
         """The contract: exactly the declared columns, in order and of the declared types."""
-        fields: Iterable[T.StructField] = self.schema(name).fields
-        return rows.select(*[F.col(f.name).cast(f.dataType).alias(f.name) for f in fields])
+        return rows.select(*[F.col(f.name).cast(f.dataType).alias(f.name) for f in self.schema(name).fields])
 
     def _write(self, name: str, rows: DataFrame):  # type: ignore[no-untyped-def]
         # Computed values hardly repeat: a dictionary of them costs a quarter of a large write and is thrown away.

@@ -115,6 +115,7 @@ def test_a_venv_that_was_moved_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "_create_venv", lambda: made.append("venv"))
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     monkeypatch.setattr(bootstrap, "_pip_install", lambda *_: 0)
+    monkeypatch.setattr(bootstrap, "_uv_install", lambda *_: True)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").touch()
     for here, count in ((HERE, 1), (HERE, 1), (tmp_path, 2)):
@@ -128,6 +129,37 @@ def test_a_venv_that_was_moved_is_made_anew(tmp_path, monkeypatch):
 def test_what_pip_cannot_install_is_told_and_is_a_failure(capfd):
     assert bootstrap._pip_install(Path(sys.executable), ["--no-index", "no-such-package==1"]) != 0
     assert "no-such-package" in capfd.readouterr().err
+
+
+def test_uv_installs_what_the_lock_names_and_pip_where_it_cannot(tmp_path, monkeypatch, capsys):
+    lock = bootstrap.LOCK.read_text()
+    own = bootstrap.locked_package(lock, "uv")
+    assert own.startswith("uv==") and "uvicorn" not in own
+    python = bootstrap.VENV / "bin" / "python"
+    assert bootstrap._uv_install(python, ["--require-hashes", "--dry-run", "-r", str(bootstrap.LOCK)])
+    assert "Would make no changes" in capsys.readouterr().err
+    (tmp_path / "lock").write_text("rich==14.0.0 --hash=sha256:" + "0" * 64 + "\n")
+    assert not bootstrap._uv_install(python, ["--require-hashes", "--dry-run", "--no-index", "-r", f"{tmp_path}/lock"])
+    assert "rich" in capsys.readouterr().err
+    monkeypatch.setattr(bootstrap, "locked_package", lambda *_: "no-such-package==1 --hash=sha256:" + "0" * 64)
+    assert not bootstrap._uv_install(python, []), "this machine's uv could not be brought"
+
+
+def test_uv_takes_pip_s_settings():
+    listed = """global.index-url='https://me:word@mirror/simple'
+:env:.extra-index-url='https://one/simple\\nhttps://two/simple'
+:env:.find-links='/wheels /more'
+global.cert='/etc/own.crt'
+global.trusted-host='mirror'
+:env:.default-timeout='180'
+"""
+    assert bootstrap.uv_settings(listed) == {
+        "UV_DEFAULT_INDEX": "https://me:word@mirror/simple",
+        "UV_INDEX": "https://one/simple https://two/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "SSL_CERT_FILE": "/etc/own.crt",
+        "UV_INSECURE_HOST": "mirror",
+    }
 
 
 def test_nobody_compiles_what_was_installed_or_zipped(tmp_path):

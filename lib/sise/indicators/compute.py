@@ -75,7 +75,7 @@ class _Run:
 
     def __init__(self, spark: SparkSession, lake: Lake, registry: Registry, calendars: Mapping[str, Calendar]):
         self.spark, self.lake, self.registry, self.calendars = spark, lake, registry, calendars
-        lake.require("prices")
+        lake.demand("prices")
         self.versions = {"prices": lake.version("prices"), "actions": lake.version("actions")}
         self.ids = {name: lake.identity(name) for name in self.versions}
         self.actions = frame_of(lake.arrow.rows("actions", _OF_ACTIONS, version=self._pinned("actions")))

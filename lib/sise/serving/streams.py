@@ -78,7 +78,7 @@ class Detection:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
         self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
         self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
-        self.lake.require("live_state")
+        self.lake.demand("live_state")
         if lacking := lacking_columns(self.lake.read("live_state").columns, self.registry, self.file.rules):
             raise SiseError(
                 f"live_state lacks {', '.join(lacking)}, which the rules of {self.file.path} need: run "

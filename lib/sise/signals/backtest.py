@@ -69,7 +69,7 @@ def backtest_rule(
     the same question about the same data has one answer in it, however often it is asked.
     """
     for name in ("indicators", "prices"):
-        lake.require(name)
+        lake.demand(name)
     rule = _rule(question, settings, session_shares(lake, registry, settings, {}, calendars))
     versions = {name: lake.version(name) for name in _READ}
     read = pinned(lake, versions)

@@ -37,7 +37,7 @@ _DATED = {"prices": "date", "actions": "ex_date", "symbols": "valid_from"}
 def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars: Mapping[str, Calendar]) -> Outcome:
     """Brings signal_performance and signal_summary up to date with the signals archived and the prices known."""
     for name in ("signals", "prices"):
-        lake.require(name)
+        lake.demand(name)
     directions = _directions_before(lake) | load_directions(settings.conf_file("watchlists.json"))
     versions = {name: lake.version(name) for name in ("signals", *_READ)}
     read = pinned(lake, versions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -37,15 +38,13 @@ class SampleSource:
 
     def symbols(self, spark: SparkSession, request: Request) -> DataFrame:
         # A row from before the span still describes the share in it, so only the end cuts.
-        rows = self._rows(spark, "symbols", SYMBOLS, request.markets)
-        return rows if request.end is None else rows.where(F.col("valid_from") <= F.lit(request.end))
+        return self._rows(spark, "symbols", SYMBOLS, replace(request, start=None), "valid_from")
 
     def bars(self, spark: SparkSession, request: Request) -> DataFrame:
-        rows = self._rows(spark, "bars", BARS, request.markets)
-        return _between(rows, "date", request)
+        return self._rows(spark, "bars", BARS, request, "date")
 
     def actions(self, spark: SparkSession, request: Request) -> DataFrame:
-        return _between(self._rows(spark, "actions", ACTIONS, ()), "ex_date", request)
+        return self._rows(spark, "actions", ACTIONS, replace(request, markets=()), "ex_date")
 
     def indices(self, spark: SparkSession, request: Request) -> DataFrame:
         frames = []
@@ -73,18 +72,23 @@ class SampleSource:
         rows = spark.createDataFrame(pd.concat(frames), INDICES).withColumn("volume", F.lit(None).cast("double"))
         return _between(rows, "date", request)
 
-    def _rows(self, spark: SparkSession, kind: str, schema: str, markets: object) -> DataFrame:
+    def _rows(self, spark: SparkSession, kind: str, schema: str, request: Request, dated: str) -> DataFrame:
+        """The rows of one kind that ``request`` asks for, by the day in ``dated``. A share is always walked from its
+        first session, which is cheap beside making rows for Spark of what nobody asked for."""
         seed, sessions = self.seed, self._sessions
-        shape = to_arrow_schema(shape_of(schema))
+        shape, markets = to_arrow_schema(shape_of(schema)), request.markets
+        first, last = request.start or FIRST_SESSION, request.end or LAST_SESSION
 
         def generate(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for share in simulate_many(seed, iter(batch.column("id").to_pylist()), sessions):
-                    yield pa.RecordBatch.from_pylist(getattr(share, kind), schema=shape)
+                    rows = [row for row in getattr(share, kind) if first <= row[dated] <= last]
+                    if markets:
+                        rows = [row for row in rows if row["market"] in markets]
+                    yield pa.RecordBatch.from_pylist(rows, schema=shape)
 
         slices = max(2, spark.sparkContext.defaultParallelism)
-        rows = spark.range(0, self.count, 1, slices).mapInArrow(generate, schema)
-        return rows.where(F.col("market").isin(list(markets))) if markets else rows  # type: ignore[call-overload]
+        return spark.range(0, self.count, 1, slices).mapInArrow(generate, schema)
 
 
 def _between(rows: DataFrame, column: str, request: Request) -> DataFrame:

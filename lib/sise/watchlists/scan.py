@@ -15,7 +15,7 @@ from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.prices.symbols import newest_listing
-from sise.session import Hold, described
+from sise.session import Hold, described, small_plans
 from sise.settings import Settings
 from sise.watchlists.rules import OwnList, Rule, load_lists, load_rules
 from sise.watchlists.universe import barred, select_eligible, session_shares
@@ -35,7 +35,7 @@ def scan_watchlists(
     day: date | None = None,
 ) -> Outcome:
     """Fills ``watchlist`` for the last session of each country, or for ``day``: replaces that session's rows."""
-    lake.require("indicators")
+    lake.demand("indicators")
     empty = session_shares(lake, registry, settings, {}, calendars)
     rules = load_rules(settings.conf_file("watchlists.json"), empty)
     lists = load_lists(settings.conf / "lists")
@@ -44,7 +44,7 @@ def scan_watchlists(
     outcome = Outcome()
     with described(spark, "watchlists: which session is the last one"):
         days = _sessions(lake, calendars, day)
-    with Hold() as hold:
+    with Hold() as hold, small_plans(spark):
         _scan(
             spark,
             lake,
@@ -118,16 +118,17 @@ def _scan(
 def _sessions(lake: Lake, calendars: dict[str, Calendar], day: date | None) -> dict[str, date]:
     """The session to scan, by country."""
     if day is None:
-        rows = lake.require("live_state").groupBy("country").agg(F.max("as_of").alias("day")).collect()
+        lake.demand("live_state")
+        rows = lake.arrow.rows("live_state", ["country", "as_of"]).to_pylist()
         if not rows:
             raise InputError("live_state has no share: run jobs/compute_indicators.py first")
-        return {row["country"]: row["day"] for row in rows}
-    found = lake.read("indicators").where(F.col("date") == F.lit(day)).select("country").distinct().collect()
+        return {row["country"]: row["as_of"] for row in sorted(rows, key=lambda row: row["as_of"])}
+    found = lake.arrow.rows("indicators", ["country"], [("date", "=", day)])["country"].unique().to_pylist()
     if not found:
         closed = [c for c, calendar in calendars.items() if not calendar.is_session(day)]
         why = f"no session of {', '.join(closed)}" if closed else "run jobs/compute_indicators.py first"
         raise InputError(f"no indicators of {day}: {why}")
-    return {row["country"]: day for row in found}
+    return {country: day for country in found}
 
 
 def select_listed(
