@@ -395,7 +395,7 @@ def test_detection_waits_for_a_kafka_that_is_away_for_minutes(alone, lake_root, 
     assert until(lambda: set(fired(settings)) >= wanted), wanted - set(fired(settings))
     got = fired(settings)
     assert len(got) == len(set(got)) and set(got) == wanted
-    detection.process.terminate()
+    assert detection.stop(whole=False)["status"] == "ok"
 
 
 def test_only_a_kafka_that_was_away_starts_queries_again(live):
