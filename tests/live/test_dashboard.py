@@ -231,8 +231,8 @@ def test_a_signal_appears_within_a_second_and_opens_its_share(open_page, stack):
     assert EN["rule.rsi_oversold"] in found.inner_text() and "$1,000" not in found.inner_text()
     rules = LiveRules.load(stack.conf / "watchlists.json", registry_of(stack))
     row_ = {"country": "KR", "symbol": share[3:], "price": 1050.0, "timestamp": int(time.time() * 1000) + 5}
-    row_ |= {"day_volume": 5, "offset": 1, "as_of": "2025-12-30", "rebased_by": 1.0}
-    LatestPrices(connect(stack), stack, lambda: rules).write(pa.Table.from_pylist([row_]))
+    row_ |= {"day_volume": 5, "partition": 0, "offset": 1, "session": "2025-12-31", "moves": None}
+    LatestPrices(connect(stack), stack, lambda: rules, "epoch").write(pa.Table.from_pylist([row_]))
     found.get_by_text("▲ 5.00%").first.wait_for()
     assert found.locator("svg polyline").count() == 1
     shot(page, "signals-live")

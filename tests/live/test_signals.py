@@ -475,7 +475,7 @@ def record(
         "indicators": {"rsi_14": 29.123456789012345},
         "partition": 0,
         "offset": offset,
-        "received": 1,
+        "received": 1_800_000_000_000,
         "as_of": "2024-01-30",
         "version": "v1",
     }
@@ -528,10 +528,59 @@ def test_a_tick_that_comes_late_or_twice_arms_nothing(store, rules):
     assert not store.fire([at(3, 10, RSI), at(4, 20, [])], rules), "a producer that sent both again"
     assert len(store.fire([at(5, 30, RSI), at(6, 90, RSI)], rules)) == 1
     assert not store.fire([at(7, 60, []), at(8, 91, RSI)], rules), "what was untrue before says nothing of now"
-    [missed] = store.fire([at(9, 100, []), at(10, 95, RSI)], rules)
-    assert json.loads(missed)["timestamp"] == 95_000, "true at its time, and not told yet"
-    assert not store.fire([at(11, 94, RSI), at(12, 95, RSI)], rules)
+    assert not store.fire([at(9, 100, []), at(10, 95, RSI)], rules), "of what had fired, and was true until 100"
     assert len(store.fire([at(13, 101, []), at(14, 102, RSI)], rules)) == 1
+
+
+def test_a_late_tick_fires_what_it_would_have_in_its_turn(store, rules):
+    def at(offset: int, second: int, relaxed: list[str]) -> bytes:
+        return record("A", offset, relaxed, timestamp=second * 1000)
+
+    assert len(store.fire([at(1, 10, RSI), at(2, 20, []), at(3, 100, [])], rules)) == 1
+    [missed] = store.fire([at(4, 95, RSI)], rules)
+    assert json.loads(missed)["timestamp"] == 95_000, "true at its time, and not told yet"
+    assert not store.fire([at(5, 94, RSI), at(6, 95, RSI)], rules)
+    assert len(store.fire([at(7, 101, []), at(8, 102, RSI)], rules)) == 1
+
+
+@pytest.mark.parametrize("lag", [1, 2, 4, 40])
+def test_an_excursion_that_comes_twice_fires_once(store, rules, lag):
+    """A producer that sends what was not acknowledged again, or two of the same feed, one behind the other."""
+    one = [(n * 5000, RSI if 2 <= n <= 12 and n != 7 else []) for n in range(20)]
+    twice = sorted(
+        [*((n, *r) for n, r in enumerate(one)), *((n + lag, *r) for n, r in enumerate(one))], key=lambda r: r[0]
+    )
+    records = [record("A", n, relaxed, timestamp=when) for n, (_, when, relaxed) in enumerate(twice)]
+    found = [json.loads(text)["timestamp"] for record_ in records for text in store.fire([record_], rules)]
+    assert found == [10_000, 40_000]
+
+
+def test_a_feed_that_is_delayed_tells_nothing_anew_of_what_another_told_live(store, rules, live):
+    """A vendor's quotes a quarter of an hour late, after another vendor's of the same share."""
+    minute, key = 60_000, f"{live.redis_prefix}price:KR:A"
+    told = [record("A", n, RSI if n == 600 else [], timestamp=n * minute) for n in range(598, 616)]
+    assert len(store.fire(told, rules)) == 1
+    late = [record("A", n + 100, RSI if n == 600 else [], timestamp=n * minute, received=(n + 15) * minute)
+            for n in range(600, 630)]  # fmt: skip
+    assert store.fire(late, rules) == []
+    prices, now = LatestPrices(store.client, live, lambda: rules, "epoch"), 1_700_000_000_000
+    prices.write(ticks("A", (now, 1100.11)))
+    prices.write(ticks("A", (now - 15 * minute, 900.09), offset=9))
+    assert store.client.hget(key, "price") == b"1100.11"
+
+
+def test_the_real_session_goes_before_a_replay_of_its_first_minutes(store, rules, live):
+    opens, key = int(time.time() * 1000) + 600_000, f"{live.redis_prefix}price:KR:A"
+    played = [record("A", n, RSI if n else [], timestamp=opens + n * 1000, received=opens - 900_000) for n in range(60)]
+    assert len(store.fire(played, rules)) == 1, "and in it a tick may come late as in any other"
+    assert not store.fire([record("A", 60, [], timestamp=opens + 50_000, received=opens - 900_000)], rules)
+    real = [record("A", 60 + n, RSI if n == 9 else [], timestamp=opens + n * 1000, received=opens + n * 1000)
+            for n in range(1, 20)]  # fmt: skip
+    assert len(store.fire(real, rules)) == 1
+    prices, now = LatestPrices(store.client, live, lambda: rules, "epoch"), int(time.time() * 1000)
+    prices.write(ticks("A", (now + 600_000, 1100.11)))
+    prices.write(ticks("A", (now, 900.09), offset=9))
+    assert store.client.hget(key, "price") == b"900.09"
 
 
 def test_a_late_tick_is_no_cooldown(store, registry):
@@ -593,6 +642,21 @@ def test_a_relay_goes_on_when_the_ticks_topic_is_made_anew(live, registry):
         assert until(lambda: ended() or len(fired(live)) == 2) and not ended()
 
 
+def test_what_a_dead_member_has_fired_and_not_sent_is_sent_by_another(live, registry, rules, store):
+    """It wrote Redis and died before Kafka had it; the records come again to another, which refuses them."""
+    ensure_topics(live)
+    with running_relay(live, registry) as ended:
+        Sender(live).send(topic_of(RULES, live.topic_prefix), [(b"KR:A02", record("A02", 1, RSI))])
+        assert until(lambda: ended() or len(read_all(live, SIGNALS)) == 1)
+        told = [record("A01", n, RSI if n % 2 else []) for n in range(4)]
+        left = store.fire(told, rules)
+        Sender(live).send(topic_of(RULES, live.topic_prefix), [(b"KR:A01", r) for r in told])
+        assert len(left) == 2 and store.unpublished(5) == [] and len(store.unpublished()) == 2
+        assert until(lambda: ended() or len(read_all(live, SIGNALS)) == 3) and not ended()
+        assert until(lambda: ended() or store.unpublished() == [])
+    assert {one["symbol"] for one in read_all(live, SIGNALS)} == {"A01", "A02"}
+
+
 def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
     hostile = '"},"price":1,"x":{"' + "<script>alert(1)</script>"
     [text] = store.fire([record("A", 1, RSI, label=hostile)], rules)
@@ -603,25 +667,28 @@ def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
     assert active["trigger_price"] == "1000.1" and active["label"] == hostile
 
 
-def ticks(symbol: str, *pairs: tuple[int, float], as_of: str = "2024-01-30", rebased_by: float | None = 1.0):
-    """Rows of tick_prices; the pairs are (timestamp, price)."""
-    same = {"country": "KR", "symbol": symbol, "day_volume": 5, "as_of": as_of, "rebased_by": rebased_by}
-    rows = [same | {"price": price, "timestamp": when, "offset": n} for n, (when, price) in enumerate(pairs)]
-    return pa.Table.from_pylist(rows)
+def ticks(symbol: str, *pairs: tuple[int, float], session: str = "2024-01-31", offset: int = 0, moves=()):
+    """Rows of tick_prices; the pairs are (timestamp, price), the moves (ex_date, factor)."""
+    told = [{"ex_date": day, "factor": factor} for day, factor in moves] or None
+    same = {"country": "KR", "symbol": symbol, "day_volume": 5, "partition": 0, "session": session, "moves": told}
+    rows = [same | {"price": price, "timestamp": when, "offset": offset + n} for n, (when, price) in enumerate(pairs)]
+    kind = pa.list_(pa.struct([("ex_date", pa.string()), ("factor", pa.float64())]))
+    table = pa.Table.from_pylist(rows)
+    return table.set_column(table.schema.get_field_index("moves"), "moves", table["moves"].cast(kind))
 
 
 def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, live):
     [long] = store.fire([record("A", 10, RSI)], rules)
     assert len(store.fire([record("B", 10, ["rsi_overbought"])], rules)) == 1
     at = json.loads(long)["timestamp"]
-    prices = LatestPrices(store.client, live, lambda: rules)
+    prices = LatestPrices(store.client, live, lambda: rules, "epoch")
 
     moves = (at - 1, 1.0), (at + 1, 1100.11), (at + 3, 1050.105), (at + 2, 900.09)  # the last one came late
     prices.write(pa.concat_tables([ticks("A", *moves), ticks("B", (at + 1, 900.09))]))
     found = {signal["symbol"]: signal for signal in store.active()}
     assert [float(found["A"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.05, 0.1, -0.1])
     assert [float(found["B"][k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, 0.0])
-    prices.write(ticks("A", (at + 4, 1000.1)))
+    prices.write(ticks("A", (at + 4, 1000.1), offset=9))
     assert float(store.active()[0]["best"]) == pytest.approx(0.1) and found["A"]["last_price"] == "1050.105"
     stored = store.client.hgetall(f"{live.redis_prefix}price:KR:A")
     assert stored[b"price"] == b"1000.1" and abs(int(stored[b"written"]) / 1000 - time.time()) < 30
@@ -630,33 +697,47 @@ def test_open_signals_follow_the_price_in_the_rule_s_direction(store, rules, liv
 def test_a_tick_that_comes_late_does_not_take_the_price_back(store, rules, live):
     [signal] = store.fire([record("A", 10, RSI)], rules)
     at = json.loads(signal)["timestamp"]
-    prices = LatestPrices(store.client, live, lambda: rules)
+    prices = LatestPrices(store.client, live, lambda: rules, "epoch")
     prices.write(ticks("A", (at + 5000, 1100.11)))
-    prices.write(ticks("A", (at + 3000, 900.09)))
+    prices.write(ticks("A", (at + 3000, 900.09), offset=1))
     key = f"{live.redis_prefix}price:KR:A"
     assert store.client.hmget(key, "price", "timestamp") == [b"1100.11", str(at + 5000).encode()]
     [found] = store.active()
     assert found["last_price"] == "1100.11"
     assert [float(found[k]) for k in ("pnl", "best", "worst")] == pytest.approx([0.1, 0.1, -0.1]), "it was there"
-    prices.write(ticks("A", (at + 5000, 1050.105)))  # the same moment, later in Kafka
+    prices.write(ticks("A", (at + 5000, 1050.105), offset=2))  # the same moment, later in Kafka
     assert store.client.hget(key, "price") == b"1050.105" and 0 < store.client.ttl(key) <= 3 * 86_400
 
 
 def test_the_price_of_a_replay_of_the_session_to_come_gives_way_to_the_real_one(store, rules, live):
-    prices, key = LatestPrices(store.client, live, lambda: rules), f"{live.redis_prefix}price:KR:A"
+    prices, key = LatestPrices(store.client, live, lambda: rules, "epoch"), f"{live.redis_prefix}price:KR:A"
     close = 1_700_000_000_000
     prices.write(ticks("A", (close, 1100.11)))
-    prices.write(ticks("A", (close - 6 * 3_600_000, 900.09)))
+    prices.write(ticks("A", (close - 6 * 3_600_000, 900.09), offset=1))
     assert store.client.hget(key, "price") == b"900.09"
+
+
+def test_ticks_that_are_read_again_do_not_take_the_price_back(store, rules, live):
+    """Detection started with another trigger, or without its checkpoint: hours come again, in their order."""
+    [signal] = store.fire([record("A", 10, RSI)], rules)
+    at, hour, key = json.loads(signal)["timestamp"], 3_600_000, f"{live.redis_prefix}price:KR:A"
+    prices = LatestPrices(store.client, live, lambda: rules, "epoch")
+    prices.write(ticks("A", *((at + n * hour, 1000.1 + n) for n in range(6))))
+    for _ in range(2):
+        prices.write(ticks("A", (at + hour, 1001.1), offset=1))
+        assert store.client.hget(key, "price") == b"1005.1" and store.active()[0]["last_price"] == "1005.1"
+        prices.write(ticks("A", (at + 5 * hour, 1005.1), offset=5))
+    LatestPrices(store.client, live, lambda: rules, "made anew").write(ticks("A", (at + hour, 1001.1), offset=1))
+    assert store.client.hget(key, "price") == b"1001.1", "offsets of another topic say nothing"
 
 
 def test_open_signals_of_a_rule_that_is_gone_or_turned_round(store, rules, live):
     [fired] = store.fire([record("B", 10, ["rsi_overbought"])], rules)
     at, known = json.loads(fired)["timestamp"], list(rules.rules)
-    prices = LatestPrices(store.client, live, lambda: LiveRules(tuple(known)))
+    prices = LatestPrices(store.client, live, lambda: LiveRules(tuple(known)), "epoch")
 
     def after(n: int, price: float) -> list[float]:
-        prices.write(ticks("B", (at + n, price)))
+        prices.write(ticks("B", (at + n, price), offset=n))
         return [float(store.active()[0][k]) for k in ("pnl", "best", "worst")]
 
     assert after(1, 950.095) == pytest.approx([0.05, 0.05, 0])
@@ -665,26 +746,38 @@ def test_open_signals_of_a_rule_that_is_gone_or_turned_round(store, rules, live)
     assert after(3, 1000.1) == pytest.approx([0, 0.02, -0.05])
     known.clear()
     assert after(4, 1030.103) == pytest.approx([0.03, 0.03, -0.05]), "as it was last"
+    known[:] = [dataclasses.replace(rule, direction="short") for rule in rules.rules]
+    assert after(3, 1030.103) == pytest.approx([-0.03, 0.05, -0.03]), "turned round by a tick that comes late"
+    assert after(5, 1030.103) == pytest.approx([-0.03, 0.05, -0.03])
 
 
 def test_a_signal_is_followed_through_an_ex_date_at_the_new_basis(store, rules, live):
     [signal] = store.fire([record("A", 10, RSI)], rules)
     at = json.loads(signal)["timestamp"]
-    prices = LatestPrices(store.client, live, lambda: rules)
+    prices = LatestPrices(store.client, live, lambda: rules, "epoch")
 
     def after(hours: int, price: float, **other) -> list[float]:
-        prices.write(ticks("A", (at + hours * 3_600_000, price), **other))
+        prices.write(ticks("A", (at + hours * 3_600_000, price), offset=hours, **other))
         return [float(store.active()[0][k]) for k in ("pnl", "best", "worst")]
 
-    assert after(1, 1000.1, rebased_by=0.5) == pytest.approx([0, 0, 0]), "its own session's state was re-based, too"
-    split = {"as_of": "2024-01-31", "rebased_by": 0.02}
-    assert after(20, 1050.105 / 50, **split) == pytest.approx([0.05, 0.05, 0])
-    assert after(21, 990.099 / 50, **split) == pytest.approx([-0.01, 0.05, -0.01]), "re-based once"
-    assert after(40, 1000.1 / 50, as_of="2024-02-01") == pytest.approx([0, 0.05, -0.01])
-    unknown = {"as_of": "2024-02-02", "rebased_by": None}
-    assert after(60, 10.0, **unknown) == pytest.approx([0, 0.05, -0.01]), "no one can tell"
-    assert after(80, 10.0, as_of="2024-02-05") == pytest.approx([0, 0.05, -0.01]), "nor later"
+    before = [("2023-06-01", 0.1), ("2024-01-31", 0.5)]
+    assert after(1, 1000.1, moves=before) == pytest.approx([0, 0, 0]), "its own session was at the new basis, too"
+    split = [*before, ("2024-02-01", 0.02)]
+    on = {"session": "2024-02-01", "moves": split}
+    assert after(20, 1050.105 / 50, **on) == pytest.approx([0.05, 0.05, 0])
+    assert after(21, 990.099 / 50, **on) == pytest.approx([-0.01, 0.05, -0.01]), "re-based once"
+    assert after(40, 1000.1 / 50, session="2024-02-02", moves=split) == pytest.approx([0, 0.05, -0.01])
+    unknown = [*split, ("2024-02-05", None)]
+    assert after(41, 1000.1 / 50, session="2024-02-02", moves=unknown) == pytest.approx([0, 0.05, -0.01]), "not due yet"
+    assert after(60, 10.0, session="2024-02-05", moves=unknown) == pytest.approx([0, 0.05, -0.01]), "no one can tell"
+    assert after(80, 10.0, session="2024-02-06", moves=unknown) == pytest.approx([0, 0.05, -0.01]), "nor later"
     assert store.client.hget(f"{live.redis_prefix}price:KR:A", "price") == b"10.0"
+    told = [*split, ("2024-02-05", 0.5)]
+    assert after(90, 1000.1 / 100, session="2024-02-06", moves=told) == pytest.approx([0, 0.05, -0.01]), "now they can"
+    [late] = store.fire([record("B", 10, RSI)], rules)
+    prices.write(ticks("B", (at + 100 * 3_600_000, 1000.1 / 50), session="2024-02-07", moves=[("2024-02-01", 0.02)]))
+    there = store.client.hget(f"{live.redis_prefix}signal:{json.loads(late)['id']}", "pnl")
+    assert float(there) == pytest.approx(0), "no tick came in the sessions between"
 
 
 class Followed:
@@ -693,18 +786,17 @@ class Followed:
     def __init__(self, text: str, sign: int):
         signal = json.loads(text)
         self.since, self.trigger, self.sign = signal["timestamp"], signal["trigger_price"], sign
-        self.as_of, self.basis, self.best, self.worst = signal["as_of"], 1.0, 0.0, 0.0
+        self.session, self.best, self.worst = signal["session"], 0.0, 0.0
         self.last, self.pnl, self.time = self.trigger, 0.0, None
 
-    def see(self, pairs: list[tuple[int, float]], latest: bool, as_of: str, factor: float | None) -> None:
+    def see(self, pairs: list[tuple[int, float]], latest: bool, session: str, moves: list) -> None:
         if pairs[-1][0] < self.since:
             return
-        if as_of != self.as_of:
-            self.as_of, self.basis = as_of, self.basis * (math.nan if factor is None else factor)
-        if math.isnan(self.basis):
+        factors = [factor for day, factor in moves if self.session < day <= session]
+        if None in factors:
             return
         for _, price in (pair for pair in pairs if pair[0] >= self.since):
-            pnl = self.sign * (price / (self.trigger * self.basis) - 1)
+            pnl = self.sign * (price / (self.trigger * math.prod(factors)) - 1)
             self.best, self.worst = max(self.best, pnl), min(self.worst, pnl)
         if latest:
             self.time, self.last, self.pnl = *pairs[-1], pnl
@@ -712,30 +804,34 @@ class Followed:
 
 def test_signals_are_followed_as_a_plain_loop_does_it(store, rules, live):
     """Prices that hardly move, ticks that come late, signals in between, new sessions."""
-    rng, prices = random.Random(7), LatestPrices(store.client, live, lambda: rules)
+    rng, prices = random.Random(7), LatestPrices(store.client, live, lambda: rules, "epoch")
     known: dict[str, Followed] = {}
     newest: dict[str, int] = {}
-    at, state = 1_700_000_000_000, {"as_of": "2024-01-30", "rebased_by": 1.0}
+    at, state = 1_700_000_000_000, {"session": "2024-01-31", "moves": [("2024-01-31", 0.2)]}
     stayed = 0
     for n in range(200):
         at += rng.randrange(1, 400)
         if rng.random() < 0.3:
             rule, symbol = rng.choice(["rsi_oversold", "rsi_overbought"]), rng.choice("ABC")
-            told = [record(symbol, n * 2, []), record(symbol, n * 2 + 1, [rule], timestamp=at, as_of=state["as_of"])]
+            told = [
+                record(symbol, n * 2, []),
+                record(symbol, n * 2 + 1, [rule], timestamp=at, session=state["session"]),
+            ]
             for text in store.fire(told, rules):
                 known[json.loads(text)["id"]] = Followed(text, 1 if rule == "rsi_oversold" else -1)
         if n in (80, 160):
-            state = {"as_of": f"2024-02-{n}", "rebased_by": 0.5 if n == 80 else None}
+            day = f"2024-{2 + n // 160:02}-01"
+            state = {"session": day, "moves": [*state["moves"], (day, 0.5 if n == 80 else None)]}
         late, batch = rng.choice([0, 0, 0, 300]), []
         for symbol in rng.sample("ABC", rng.randrange(1, 4)):
             pairs = [(at + k - late, rng.choice([1000.1, 1000.1, 990.099])) for k in range(rng.randrange(1, 3))]
-            batch.append(ticks(symbol, *pairs, **state))
+            batch.append(ticks(symbol, *pairs, offset=n * 9, **state))
             latest = pairs[-1][0] >= newest.get(symbol, 0)
             newest[symbol] = max(pairs[-1][0], newest.get(symbol, 0))
             for id_, one in known.items():
                 if id_.startswith(f"KR:{symbol}:"):
                     stayed += one.last == pairs[-1][1] == pairs[0][1]
-                    one.see(pairs, latest, state["as_of"], state["rebased_by"])
+                    one.see(pairs, latest, **state)
         prices.write(pa.concat_tables(batch))
     found = {one["id"]: one for one in store.active()}
     assert found.keys() == known.keys() and len(found) > 10 and stayed > 100

@@ -13,6 +13,7 @@ import talib
 from pyspark.sql import functions as F
 
 from sise.indicators.compute import compute_indicators
+from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows
@@ -286,6 +287,27 @@ def test_two_detections_on_one_lake_have_rules_of_their_own(spark, live_lake, re
     assert live_lake.read("live_rules").where("current").count() == 2
 
 
+def test_rules_that_live_state_has_no_columns_for_leave_those_before(
+    spark, live_lake, registry, settings, tmp_path, capsys
+):
+    """conf/indicators.json has a new indicator, compute_indicators.py has not run yet, and a rule is to look at it."""
+    named = json.loads((CONF / "indicators.json").read_text())
+    (tmp_path / "indicators.json").write_text(json.dumps(named | {"core": [*named["core"], "sma_10"]}))
+    file, rules = tmp_path / "watchlists.json", json.loads((CONF / "watchlists.json").read_text())
+    file.write_text(json.dumps(rules))
+    own = dataclasses.replace(settings, conf=tmp_path, topic_prefix="own-")
+    found = Detection(spark, live_lake, Registry.load(tmp_path / "indicators.json"), own, "micro-batch", tmp_path)
+    found.file, found.queries, found.started_with = RulesFile(file, found.registry), [], found._versions()
+    before = found.file.rules
+    rule = {"measure": "price / sma_10", "fires": ">", "at": 1, "relaxed": 0.99, "watch": 0.98}
+    file.write_text(json.dumps({"rules": [*rules["rules"], {"name": "above_10", "live": rule}]}))
+    for _ in range(2):
+        found.watch()
+        assert found.file.rules == before and not live_lake.read("live_rules").where("topics = 'own-'").count()
+    told = capsys.readouterr().err
+    assert told.count("the rules stay as they were: live_state lacks ") == 1 and "compute_indicators.py" in told
+
+
 def test_few_ticks_are_judged_as_many_are(spark, live, registry, rules, days, calendars, history):
     """Evaluated and compiled expressions give the same records and dead letters, to the last digit."""
     moves = (0.72, 0.86, 0.93, 0.97, 0.99, 1.0, 1.004, 1.02, 1.06, 1.1, 1.3, float("nan"), -1.0)
@@ -397,8 +419,8 @@ def test_prices_of_the_ticks_that_can_be_believed(spark, live_lake, days, calend
         ("A01", close + 1, when + 9, 1),
         ("A01", close - 1, when + 7, 2),
     ]
-    assert {(r["as_of"], r["rebased_by"]) for r in found} == {(str(days[299]), 1.0)}
-    assert (last["symbol"], last["rebased_by"]) == ("A00", None), "no one knows its factor"
+    assert {(r["session"], r["moves"]) for r in found} == {(str(days[300]), None)}
+    assert (last["symbol"], last["moves"]) == ("A00", [(str(days[300]), None)]), "no one knows its factor"
 
 
 def test_micro_batches_see_in_one_look_what_real_time_sees_in_two(

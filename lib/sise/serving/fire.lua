@@ -4,7 +4,7 @@
 -- detection wrote them.
 -- Returns the JSON of every fired signal.
 local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
-local cooldown, behind = cjson.decode(ARGV[4]), tonumber(ARGV[6])
+local cooldown, behind, ahead = cjson.decode(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local fired = {}
@@ -41,7 +41,7 @@ local function fire(raw, r, share, rule, number, timestamp)
   fired[#fired + 1] = json
 end
 
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local raw = ARGV[i]
   local r = cjson.decode(raw)
   local share = r.country .. ':' .. r.symbol
@@ -55,20 +55,27 @@ for i = 7, #ARGV do
     for _, rule in ipairs(r.relaxed) do relaxed[rule] = true end
     for _, rule in ipairs(r.strict) do strict[rule] = true end
     local timestamp = string.format('%.0f', r.timestamp)  -- whole milliseconds, which a double has exactly
-    -- A tick that came late (or twice) tells nothing of now. One that is older than may come is no late one: a replay
-    -- of the session to come has left times that the real one is not at yet.
-    local newest = tonumber(state[to_here])
+    -- A tick that came late (or twice) tells nothing of now. It did not where the other lies further away than a tick may
+    -- be late, or in a future that this one is not of: a replay of the session to come has left that.
+    local newest, kafka = tonumber(state[to_here]), r.received + ahead
     local late = newest and r.timestamp < newest and newest - r.timestamp <= behind
+                 and not (newest > kafka and r.timestamp <= kafka)
     local changed, gone = {seen, string.format('%.0f', r.offset)}, {}
     local function set(field, value)
       changed[#changed + 1] = field
       changed[#changed + 1] = value
     end
+    local function arm(rule)  -- and keep until when it was: a tick of before that comes late is of what has fired
+      local told, wait = string.match(state['#' .. rule] or '', '^.-|%d+') or r.session .. '|0', cooldown[rule]
+      local left = wait and math.min(r.timestamp, tonumber(state[rule]) + wait) or r.timestamp
+      set('#' .. rule, told .. '|' .. string.format('%.0f', left))
+      gone[#gone + 1] = rule
+    end
     if not late then
       set(to_here, timestamp)
       for field in pairs(state) do  -- a rule that this record does not show relaxed is armed again
         local first = string.sub(field, 1, 1)
-        if first ~= '@' and first ~= '#' and not relaxed[field] then gone[#gone + 1] = field end
+        if first ~= '@' and first ~= '#' and not relaxed[field] then arm(field) end
       end
     end
     for _, rule in ipairs(r.relaxed) do
@@ -80,14 +87,15 @@ for i = 7, #ARGV do
         if r.timestamp > last then set(rule, timestamp) end
       else
         local session, count, at = string.match(state['#' .. rule] or '', '^(.-)|(%d+)|?(.*)$')
-        local told = late and session == r.session and r.timestamp <= (tonumber(at) or newest)
+        at = tonumber(at or '') or (session == r.session and newest)
+        local told = late and at and r.timestamp <= at
         if strict[rule] and not told then
           local number = session == r.session and count + 1 or 1
           set(rule, late and string.format('%.0f', newest) or timestamp)  -- disarmed as of now, not of then
           set('#' .. rule, r.session .. '|' .. number .. '|' .. timestamp)
           fire(raw, r, share, rule, number, timestamp)
         elseif state[rule] then
-          gone[#gone + 1] = rule
+          arm(rule)
         end
       end
     end

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import redis
 
 from sise.console import tell
-from sise.serving.signals import patiently
+from sise.serving.signals import lateness, patiently
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
 
@@ -25,15 +25,16 @@ _SHARES, _SIGNALS = 200, 100
 
 
 class LatestPrices:
-    """``price:{share}`` hashes (price, timestamp, day_volume, written), and in each ``signal:{id}`` last_price, pnl,
-    best and worst: fractions of the trigger price in the rule's direction, over the ticks after it fired.
+    """``price:{share}`` hashes (price, timestamp, day_volume, written; place and offset in Kafka), and in each
+    ``signal:{id}`` last_price, pnl, best and worst: fractions of the trigger price in the rule's direction, over the
+    ticks after it fired.
 
-    No price goes back in time, unless to one so old that the newer was a replay's: a tick that comes late counts for
-    best and worst only. In real-time mode a tick that is here before the relay has written the signal (it may have to
-    catch up) counts for neither. On an ex-date the trigger price is taken to the new basis; a signal whose factor
-    nobody knows is not followed any more. For that a signal also has ``followed`` (time of that last price), ``basis``
-    (the product of the factors), ``basis_as_of`` and ``direction`` (the rule's; where the rule is gone, the last one it
-    had).
+    No price goes back in time, unless to one so old that the newer was a replay's (``lateness``): a tick that comes
+    late, or is read again, counts for best and worst only. In real-time mode a tick that is here before the relay has
+    written the signal (it may have to catch up) counts for neither. On an ex-date the trigger price is taken to the new
+    basis; a signal is not followed while nobody knows the factor. For that a signal also has ``followed`` (time of that
+    last price), ``basis`` (the product of the factors since its session) and ``direction`` (the rule's; where the rule
+    is gone, the last one it had). ``epoch`` names the life of the tick topic.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class LatestPrices:
         client: redis.Redis,
         settings: Settings,
         rules: Callable[[], LiveRules],
+        epoch: str,
         stop: Callable[[], bool] = lambda: False,
     ):
         self.client, self.prefix, self.rules, self.stop = client, settings.redis_prefix, rules, stop
-        self.behind = int(settings.tick_behind_seconds * 1000)
+        self.epoch, self.lateness = epoch, lateness(settings)
         scripts = resources.files(__package__)
         self._prices, self._follow = (
             client.register_script(scripts.joinpath(name).read_text()) for name in ("prices.lua", "follow.lua")
@@ -62,12 +64,13 @@ class LatestPrices:
     def _write(self, ticks: pa.Table) -> None:
         """All latest prices, and then what they mean for the signals: a price waits for no other share's signals."""
         now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
-        prices, open_ = _rows(ticks, self._open_signals())
+        prices, open_ = _rows(ticks, self._open_signals(), self.epoch)
         latest: list[Any] = []
         for start in range(0, len(prices), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
             rows = json.dumps(prices[start : start + _SHARES])
-            latest.extend(self._prices(keys=[self.prefix], args=[_KEEP, now, self.behind, rows]))  # type: ignore[arg-type]
+            found: Any = self._prices(keys=[self.prefix], args=[_KEEP, now, *self.lateness, rows])
+            latest.extend(found)
         followed = ([*row, bool(flag)] for row, flag in zip(open_, latest, strict=True) if row)
         for portion in _portions(followed):
             self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
@@ -82,12 +85,14 @@ class LatestPrices:
         return found
 
 
-def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[str]], list[list[Any] | None]]:
+def _rows(
+    ticks: pa.Table, signals: Mapping[str, list[str]], epoch: str
+) -> tuple[list[list[str]], list[list[Any] | None]]:
     """What prices.lua takes of each share, and, beside it, what follow.lua does but for its last (None of a share
     without open signals); of ticks in the order of share and time. Prices and times as texts, since Lua's numbers are
     doubles."""
-    names = ("share", "price", "timestamp", "day_volume", "as_of", "rebased_by")
-    shares, prices, times, volumes, as_of, rebased_by = (ticks[name].to_pylist() for name in names)
+    columns = ("share", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
+    shares, prices, times, volumes, partitions, offsets, sessions, moves = (ticks[c].to_pylist() for c in columns)
     latest: list[list[str]] = []
     open_: list[list[Any] | None] = []
     start = 0
@@ -96,12 +101,14 @@ def _rows(ticks: pa.Table, signals: Mapping[str, list[str]]) -> tuple[list[list[
             continue
         newest = end - 1
         price, timestamp = repr(prices[newest]), str(times[newest])
-        latest.append([share, price, timestamp, str(volumes[newest])])
+        place = f"{epoch}:{partitions[newest]}"
+        latest.append([share, price, timestamp, str(volumes[newest]), place, str(offsets[newest])])
         row = None
         if ids := signals.get(share):
             first = newest if len(set(prices[start:end])) == 1 else start
             since = list(zip(times[first:end], prices[first:end], strict=True))
-            row = [price, timestamp, ids, since, as_of[newest], rebased_by[newest]]
+            moved = [[move["ex_date"], move["factor"]] for move in moves[newest] or ()]
+            row = [price, timestamp, ids, since, sessions[newest], moved]
         open_.append(row)
         start = end
     return latest, open_

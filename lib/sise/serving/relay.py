@@ -27,6 +27,7 @@ _SILENCE = 15.0  # seconds without a partition before it is said
 _PATIENCE = 30.0  # seconds without a partition before it joins its group anew, then twice as many
 # What 10 ms bring at once, not each record as it comes: that is half of the relay's work at 1,000 ticks/s.
 _FETCH = {"fetch_min_bytes": 65_536, "fetch_max_wait_ms": 10}
+_LEFT_SECONDS = 5.0  # how long a signal is in no topic until another member may send it: the one that fired it is dead
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
 
 
@@ -136,7 +137,7 @@ def relay(
     topic = topic_of(SIGNALS, settings.topic_prefix)
     sender, reader = Sender(settings, stop, linger_ms=0), _Reader(settings)
     counts = {"records": 0, "signals": 0}
-    last = committed = time.monotonic()
+    last = committed = looked = time.monotonic()
     dirty = False
     try:
         publish(store, sender, topic, patiently(store.unpublished, tell, stop))
@@ -149,6 +150,9 @@ def relay(
                 publish(store, sender, topic, fired)
                 counts["records"] += len(records)
                 counts["signals"] += len(fired)
+            if now - looked > _LEFT_SECONDS:
+                looked = now
+                publish(store, sender, topic, patiently(lambda: store.unpublished(_LEFT_SECONDS), tell, stop))
             if dirty and (now - committed > _COMMIT_EVERY or not records):
                 committed, dirty = now, not reader.commit()
                 if file.changed():

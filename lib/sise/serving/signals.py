@@ -31,11 +31,13 @@ from sise.redact import redact
 from sise.settings import Settings
 from sise.signals.rules import LiveRules
 
-__all__ = ["SignalStore", "connect", "patiently"]
+__all__ = ["SignalStore", "connect", "lateness", "patiently"]
 
 T = TypeVar("T")
 # One script call holds Redis for some milliseconds: readers come in between.
 _CHUNK = 250
+# So many ms a feed may lie behind another one of the same share: KIS's US quotes come a quarter of an hour late.
+_DELAYED = 20 * 60_000
 # What Redis answers while it loads, cannot write to its disk, is full or changes roles: it passes as an absence does.
 # Some of it has no class of its own, and what a script meets comes inside another error's text.
 _AWAY = (
@@ -99,6 +101,13 @@ def patiently(work: Callable[[], T], say: Callable[[str], None], stop: Callable[
             return found
 
 
+def lateness(settings: Settings) -> tuple[int, int]:
+    """In ms: by how much a late tick is before the newest (where it is by more, that one was a replay's), and how
+    far a tick may be ahead of Kafka's time."""
+    ahead = int(settings.tick_ahead_seconds * 1000)
+    return int(settings.tick_behind_seconds * 1000) + ahead + _DELAYED, ahead
+
+
 class SignalStore:
     """Signals in one Redis. ``epoch`` names the life of the tick topic whose offsets are compared (one made anew starts
     at offset 0 again), for records of an earlier version: the others carry theirs."""
@@ -106,7 +115,7 @@ class SignalStore:
     def __init__(self, client: redis.Redis, settings: Settings, epoch: str):
         self.client, self.epoch = client, epoch
         self.prefix, self.ttl = settings.redis_prefix, settings.signal_ttl_seconds
-        self.behind = int(settings.tick_behind_seconds * 1000)
+        self.lateness = lateness(settings)
         self._script = client.register_script(resources.files(__package__).joinpath("fire.lua").read_text())
 
     @property
@@ -120,14 +129,14 @@ class SignalStore:
         and armed; it is disarmed then, and armed again by the first record that does not show it relaxed, or by one
         that comes later than its cooldown after the last that did; time does not arm a rule that ``rules`` does not
         have. Records whose source offset was seen before change nothing, so a batch may come again. A tick that comes
-        later than one with a newer time (by no more than a tick may be late) arms nothing, and fires only what has not
-        fired since its own time.
+        later than one with a newer time (``lateness``) arms nothing, and fires only what it would have fired in its
+        turn: not what had fired by then and was not armed again before it.
         """
         cooldowns = json.dumps({rule.name: rule.cooldown_minutes * 60_000 for rule in rules.rules})
         fired: list[str] = []
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, self.behind, *chunk]
+            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, *self.lateness, *chunk]
             found: Any = self._script(keys=[self.prefix], args=arguments)
             fired += [value.decode() for value in found]
         return fired
@@ -144,11 +153,19 @@ class SignalStore:
             patiently(lambda: self.fire(records, rules), say, stop)
             return patiently(self.unpublished, say, stop)
 
-    def unpublished(self) -> list[str]:
-        """Signals that were fired and are not known to be in Kafka, in the order of their ticks: a process died, or an
-        answer was lost, in between."""
+    def unpublished(self, seconds: float = 0.0) -> list[str]:
+        """Signals that were fired (``seconds`` ago or longer) and are not known to be in Kafka, in the order of their
+        ticks: a process died, or an answer was lost, in between."""
         found: Any = self.client.hvals(self._outbox)
+        if found and seconds:
+            since = self._now() - seconds * 1000
+            found = [value for value in found if json.loads(value)["relayed"] <= since]
         return sorted((value.decode() for value in found), key=_place)
+
+    def _now(self) -> float:
+        """Redis's own time in ms, which ``relayed`` is of."""
+        moment: Any = self.client.time()
+        return float(moment[0] * 1000 + moment[1] / 1000)
 
     def published(self, signals: Iterable[str]) -> None:
         ids = [json.loads(signal)["id"] for signal in signals]

@@ -21,6 +21,7 @@ from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
+from sise.locks import alone
 from sise.serving.batches import MicroBatches
 from sise.serving.ended import Outage, why_ended
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of
@@ -79,11 +80,7 @@ class Detection:
         self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
         self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
         self.lake.demand("live_state")
-        if lacking := lacking_columns(self.lake.read("live_state").columns, self.registry, self.file.rules):
-            raise SiseError(
-                f"live_state lacks {', '.join(lacking)}, which the rules of {self.file.path} need: run "
-                "jobs/compute_indicators.py"
-            )
+        self._check_columns()
         for complaint in complaints_of_universe(self.lake):
             tell(f"detect: {complaint}: run jobs/scan_watchlists.py")
         self.clock = Clock(
@@ -99,7 +96,7 @@ class Detection:
         self._check_slots()
         self._note_rules()
         client, ending = connect(self.settings), self.ending.is_set
-        self.prices = LatestPrices(client, self.settings, lambda: self.file.rules, ending)
+        self.prices = LatestPrices(client, self.settings, lambda: self.file.rules, self.epoch, ending)
         if self.trigger != "realtime":
             self.store = SignalStore(client, self.settings, self.epoch)
             self.sender = Sender(self.settings, ending, linger_ms=0)
@@ -115,6 +112,11 @@ class Detection:
         if self.trigger == "realtime":
             context = self.spark.sparkContext
             check_slots(str(context.master), context.defaultParallelism, partitions_of(self.settings))
+
+    def _check_columns(self) -> None:
+        if lacking := lacking_columns(self.lake.arrow.columns("live_state"), self.registry, self.file.rules):
+            needed = f"{', '.join(lacking)}, which the rules of {self.file.path} need"
+            raise SiseError(f"live_state lacks {needed}: run jobs/compute_indicators.py")
 
     def stop(self) -> None:
         self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
@@ -150,10 +152,16 @@ class Detection:
                 raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
             if back:
                 self._restart()
-        shape = self.file.rules.shape
+        rules = self.file.rules
         if self.file.changed():
+            try:
+                self._check_columns()
+            except SiseError as problem:
+                self.file.rules = rules
+                tell(f"the rules stay as they were: {problem}, then save the file again")
+                return
             self._note_rules()
-            if self.file.rules.shape != shape:
+            if self.file.rules.shape != rules.shape:
                 tell("detect: the rules look at something else now: the query starts again from its checkpoint")
                 self._restart()
             else:
@@ -163,6 +171,7 @@ class Detection:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
         self._stop_queries()
         self._check_slots()  # the topic may have more partitions now
+        self._check_columns()
         self._start_queries()
 
     @property
@@ -183,10 +192,8 @@ class Detection:
 
     def _note_rules(self) -> None:
         """The rules in force, with every version that was before: live_rules. Another detection on this lake, with
-        topics of its own, has its own."""
+        topics of its own, has its own, and may note them at the same moment."""
         rules, own = self.file.rules, self.settings.topic_prefix
-        self.lake.ensure("live_rules")
-        before = self.lake.read("live_rules").fillna("", ["topics"])
         row = {
             "version": rules.version,
             "since": datetime.now(UTC),
@@ -195,12 +202,15 @@ class Detection:
             "rules": json.dumps(rules.as_json()),
             "topics": own,
         }
-        mine = F.col("topics") == own
-        if not before.where(mine & (F.col("version") == rules.version) & F.col("current")).count():
-            new = self.spark.createDataFrame([row], self.lake.schema("live_rules"))
-            kept = before.where(~mine | (F.col("version") != rules.version))
-            kept = kept.withColumn("current", F.col("current") & ~mine)
-            self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
+        with alone(self.settings.local / "state" / "live_rules.lock"):
+            self.lake.ensure("live_rules")
+            before = self.lake.read("live_rules").fillna("", ["topics"])
+            mine = F.col("topics") == own
+            if not before.where(mine & (F.col("version") == rules.version) & F.col("current")).count():
+                new = self.spark.createDataFrame([row], self.lake.schema("live_rules"))
+                kept = before.where(~mine | (F.col("version") != rules.version))
+                kept = kept.withColumn("current", F.col("current") & ~mine)
+                self.lake.replace("live_rules", kept.unionByName(new).coalesce(1))
 
     def live(self) -> DataFrame:
         """The broadcast side: shares as the tables have them now, thresholds as they are when a batch begins. In

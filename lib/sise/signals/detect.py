@@ -18,7 +18,7 @@ from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.signals.curves import Curve, session_share
-from sise.signals.judge import LONGEST, PRICE, REBASED_BY, Clock, judged, with_settled
+from sise.signals.judge import LONGEST, PRICE, Clock, judged, with_moves, with_settled
 from sise.signals.rules import LiveRules
 
 __all__ = [
@@ -52,9 +52,9 @@ def live_side(
         F.unix_millis("session_open").alias("opens"),
         F.unix_millis("session_close").alias("closes"),
         "settled",
-        F.expr(REBASED_BY),
         *[F.col(c).alias(f"s_{c}") for c in needed],
     )
+    found = with_moves(found, actions)
     if universe is None:
         return found.withColumnRenamed("settled", "eligible")
     may = F.broadcast(universe.select("country", "symbol", F.col("eligible").alias("may")))

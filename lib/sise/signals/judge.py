@@ -11,14 +11,13 @@ from pyspark.sql import functions as F
 
 from sise.columns import by_country
 from sise.prices.quality import rounding_of
-from sise.prices.unsettled import UNSETTLED
+from sise.prices.unsettled import UNSETTLED, WITHDRAWN
 from sise.topics import TICK_FIELDS
 
-__all__ = ["LONGEST", "PRICE", "REBASED_BY", "Clock", "judged", "price_side", "tick_prices", "with_settled"]
+__all__ = ["LONGEST", "PRICE", "Clock", "judged", "price_side", "tick_prices", "with_moves", "with_settled"]
 
-PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "offset", "as_of", "rebased_by")
-# The factor from the basis of the last bar to the session's; null where no one knows it yet. Of with_settled's rows.
-REBASED_BY = "CASE WHEN settled THEN rebased_by END AS rebased_by"
+PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
+_MOVES_DAYS = 400  # no signal is followed for longer
 LONGEST = 200  # characters of a tick's key, market or label
 _NOT_A_TICK = "not a tick: malformed JSON, or not an object"
 
@@ -36,16 +35,23 @@ class Clock:
 
 
 def price_side(live_state: DataFrame, actions: DataFrame) -> DataFrame:
-    """What tick_prices compares with: of each share the close and the session, the bar it is as of, and
-    ``rebased_by``, which takes a price of that bar's basis to the session's; null where no one knows it yet."""
-    return with_settled(live_state, actions).select(
-        "country",
-        "symbol",
-        F.col("close").alias("s_close"),
-        "valid_session",
-        F.col("as_of").cast("string").alias("as_of"),
-        F.expr(REBASED_BY),
+    """What tick_prices compares with: of each share the close, the session and ``moves`` (with_moves)."""
+    shares = live_state.select("country", "symbol", F.col("close").alias("s_close"), "valid_session")
+    return with_moves(shares, actions)
+
+
+def with_moves(rows: DataFrame, actions: DataFrame) -> DataFrame:
+    """Adds ``moves``: what has changed the share's prices up to the row's ``valid_session``, in the last 400 days: an
+    array of (ex_date as text, factor; null where nobody knows it), in order; null where there is nothing."""
+    changing = actions.where(f"kind <> 'dividend' AND NOT {WITHDRAWN}")
+    move = F.struct(F.col("ex_date").cast("string").alias("ex_date"), F.when(F.col("confirmed"), F.col("factor")))
+    due = changing.join(F.broadcast(rows.select("country", "symbol", "valid_session")), ["country", "symbol"])
+    reach = F.col("ex_date").between(F.date_sub("valid_session", _MOVES_DAYS), F.col("valid_session"))
+    kind = "array<struct<ex_date: string, factor: double>>"
+    moves = (
+        due.where(reach).groupBy("country", "symbol").agg(F.sort_array(F.collect_list(move)).cast(kind).alias("moves"))
     )
+    return rows.join(F.broadcast(moves), ["country", "symbol"], "left")
 
 
 def with_settled(live_state: DataFrame, actions: DataFrame) -> DataFrame:
@@ -60,8 +66,8 @@ def with_settled(live_state: DataFrame, actions: DataFrame) -> DataFrame:
 
 
 def tick_prices(ticks: DataFrame, prices: DataFrame, clock: Clock) -> DataFrame:
-    """country, symbol, price, timestamp, day_volume and offset of each tick that detect_rules does not refuse, with
-    the ``as_of`` and ``rebased_by`` of its share. ``prices``: price_side()."""
+    """country, symbol, price, timestamp, day_volume, partition, offset and session of each tick that detect_rules does
+    not refuse, with the ``moves`` of its share. ``prices``: price_side()."""
     return judged(ticks, prices, clock).where(F.col("reason").isNull()).select(*PRICE)
 
 
