@@ -259,6 +259,64 @@ def test_of_two_actions_on_a_day_the_reference_price_gives_the_other(spark, lake
         assert found == {"split": (0.2, True), "spin-off": (pytest.approx(53_400 / 61_900), True)}
 
 
+def test_an_action_counts_for_the_first_bar_on_or_after_its_ex_date(spark, lake, settings, calendars):
+    """Its ex-date is a Saturday, or lies in a halt in which the exchange still quotes the old reference."""
+    listed = [
+        share(s, at, listed_shares=n) for s in ("S1", "H1") for at, n in (("2024-01-02", 100), ("2024-03-11", 200))
+    ]
+    told = [
+        action("S1", "2024-03-09", 0.5), action("S2", "2024-03-09", None, kind="rights"),
+        action("H1", "2024-03-07", 0.5), action("H2", "2024-03-07", None, kind="spin-off"),
+    ]  # fmt: skip
+    rows = [bar(s, "2024-03-08", 1000, reference=1000.0) for s in ("S1", "S2")]
+    rows += [bar(s, "2024-03-06", 1000, reference=1000.0) for s in ("H1", "H2")]
+    halted = {"open": 0.0, "high": 0.0, "low": 0.0, "volume": 0.0, "reference": 1000.0}
+    rows += [bar(s, f"2024-03-0{day}", 1000) | halted for s in ("H1", "H2") for day in (7, 8)]
+    rows += [bar(s, "2024-03-11", 510, reference=500.0) for s in ("S1", "S2", "H1", "H2")]
+    for _ in range(2):
+        collect(spark, lake, settings, calendars, rows, told, symbols=listed)
+        found = {(r["symbol"], r["kind"], str(r["ex_date"]), r["factor"]) for r in lake.read("actions").collect()}
+        assert found == {
+            ("S1", "split", "2024-03-09", 0.5), ("S2", "rights", "2024-03-09", 0.5),
+            ("H1", "split", "2024-03-07", 0.5), ("H2", "spin-off", "2024-03-07", 0.5),
+        }  # fmt: skip
+    assert {flag for flags in stored(lake, "flags") for flag in flags} == {"no_trade"}
+
+
+def test_what_another_source_doubts_explains_nothing(spark, lake, settings, calendars):
+    listed = [share("D1", listed_shares=100), share("D1", "2024-03-06", listed_shares=200)]
+    doubted = action("D1", "2024-03-06", 0.5, confirmed=False, evidence="yahoo: its prices do not say so")
+    rows = [bar("D1", "2024-03-05", 1000, reference=1000.0), bar("D1", "2024-03-06", 510, reference=500.0)]
+    collect(spark, lake, settings, calendars, rows, [doubted], symbols=listed)
+    [found] = lake.read("actions").collect()
+    assert (found["kind"], found["factor"], found["confirmed"]) == ("split", 0.5, True)
+
+
+def test_an_announcement_months_late_gets_the_factor_that_the_reference_told_then(spark, lake, settings, calendars):
+    days = calendars["KR"].between(date(2023, 6, 2), date(2023, 6, 7))
+    rows = [bar("L1", str(day), 1000, reference=1000.0) for day in days[:-1]]
+    rows.append(bar("L1", str(days[-1]), 810, reference=800.0))
+    collect(spark, lake, settings, calendars, rows)
+    assert [(r["kind"], r["confirmed"]) for r in lake.read("actions").collect()] == [("unknown", False)]
+    told = action("L1", str(days[-1]), None, kind="rights", confirmed=True)
+    for _ in range(2):
+        collect(spark, lake, settings, calendars, [bar("L1", "2024-03-06", 815)], [told])
+        [found] = lake.read("actions").collect()
+        assert (found["kind"], found["factor"], found["confirmed"]) == ("rights", 0.8, True)
+    assert not [flags for flags in stored(lake, "flags") if flags]
+
+
+def test_rows_of_which_one_has_more_columns_are_one(spark, lake, settings, calendars):
+    """Overlapping files, one of which has no traded value, another no reference price."""
+    plain = bar("V1", "2024-03-05", 1000)
+    rows = [plain | {"value": 5e6, "reference": None}, plain | {"value": None, "reference": 990.0}, plain]
+    outcome = collect(
+        spark, lake, settings, calendars, [*rows, *(bar("V2", "2024-03-05", 7) | {"value": v} for v in (1.0, 2.0))]
+    )
+    assert stored(lake, "symbol", "value", "reference") == [("V1", 5e6, 990.0)]
+    assert outcome.rows_rejected == 4, "the same twice again, and two of which nothing tells which is true"
+
+
 def test_a_basis_that_was_forgotten_or_wrong_is_put_right(spark, lake, settings, calendars):
     as_traded = [bar("A", f"2024-03-{day:02}", 1000.0 + day) for day in (4, 5, 6)]
     adjusted = [row | {"basis": date(2024, 3, 8)} for row in as_traded]

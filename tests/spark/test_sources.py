@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import date
 
 import pandas as pd
@@ -10,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sise.errors import InputError
 from sise.prices.quality import check_bars
+from sise.prices.symbols import collect_symbols
 from sise.sources.base import Request
 from sise.sources.files import FilesSource
 from sise.sources.sample import SampleSource
@@ -220,12 +222,12 @@ def test_text_that_is_no_number_is_said(spark, tmp_path):
 
 
 def test_codes_as_spreadsheets_leave_them(spark, tmp_path):
-    lines = ['="005930"', "\t000660 ", "5930", "A005930", "0126Z0", "0059301"]
+    lines = ['="005930"', "\t000660 ", "5930", "A005930", "0126z0", "0059301", "005930.KS", "KR7005930003"]
     text = "symbol,date,open,high,low,close,volume\n"
     (tmp_path / "bars.csv").write_text(text + "".join(f"{code},2024-03-04,1,1,1,1,5\n" for code in lines))
     rows = read(spark, tmp_path / "bars.csv", market="KOSPI")
     lost = {symbol for symbol, r in rows.items() if r["problem"] is not None}
-    assert set(rows) - lost == {"005930", "000660", "0126Z0"} and lost == {"5930", "A005930", "0059301"}
+    assert set(rows) - lost == {"005930", "000660", "0126Z0"} and set(lines[2:]) - {"0126z0"} == lost
     assert rows["5930"]["problem"] == "symbol '5930' is no KRX code of six characters, like 005930"
     assert read(spark, tmp_path / "bars.csv", market="NASDAQ")["5930"]["problem"] is None
     (tmp_path / "s.csv").write_text("symbol,market\n5930,KOSPI\n")
@@ -285,7 +287,8 @@ def test_symbols_from_a_file(spark, tmp_path):
 def test_symbols_of_a_file_of_bars_and_what_cannot_be_read(spark, tmp_path):
     pd.concat([GIVEN, GIVEN.assign(date="2024-03-05")]).to_csv(tmp_path / "bars.csv", index=False)
     rows = FilesSource(str(tmp_path / "bars.csv"), market="KOSPI").symbols(spark, Request()).collect()
-    assert sorted(r["symbol"] for r in rows) == ["000020", "0126Z0", "NA"] and all(r["active"] for r in rows)
+    assert sorted(r["symbol"] for r in rows) == ["000020", "0126Z0", "NA"]
+    assert {r["active"] for r in rows} == {None}, "what has bars may have left since"
     path = tmp_path / "s.csv"
     path.write_text("symbol,market,listed_shares,valid_from\n000020,KOSPI,5969782550.0,20250331\nNA,NASDAQ,,\n")
     rows = {r["symbol"]: r for r in FilesSource(str(path)).symbols(spark, Request()).collect()}
@@ -314,4 +317,73 @@ def test_names_as_excel_in_korea_saves_them(spark, tmp_path):
     assert {r["symbol"]: r["name"] for r in rows} == known
     (tmp_path / "bad.csv").write_bytes(b"symbol,market,name\n1,KOSPI,\xff\xff\n")
     with pytest.raises(InputError, match="neither UTF-8 nor CP949"):
+        FilesSource(str(tmp_path)).symbols(spark, Request())
+
+
+def test_a_folder_of_bars_tells_each_share_once(spark, tmp_path):
+    """Files of different columns, and what changes from day to day: the newest row counts."""
+    head = "symbol,market,date,open,high,low,close,volume"
+    (tmp_path / "2023.csv").write_text(f"{head}\n000020,KOSDAQ,2023-12-28,1,1,1,1,5\n")
+    (tmp_path / "2024.csv").write_text(
+        f"{head},market_cap\n000020,KOSPI,2024-03-04,1,1,1,1,5,7\n000020,KOSPI,2024-03-05,1,1,1,1,5,8\n"
+    )
+    [row] = FilesSource(str(tmp_path)).symbols(spark, Request()).collect()
+    assert (row["market"], row["market_cap"]) == ("KOSPI", 8)
+    (tmp_path / "list.csv").write_text("symbol,market\n000020,KOSPI\n000020,KOSDAQ\n")
+    with pytest.raises(InputError, match="more than once: 000020: leave one row"):
+        FilesSource(str(tmp_path)).symbols(spark, Request())
+
+
+def test_a_file_takes_back_nothing_that_it_has_no_column_for(spark, lake, tmp_path):
+    def collect(text: str, day: date) -> dict:
+        (tmp_path / "s.csv").write_text(text)
+        collect_symbols(
+            spark, lake, FilesSource(str(tmp_path / "s.csv"), market="KOSPI"), Request(), {"KR": day, "US": day}
+        )
+        rows = lake.read("symbols").orderBy("symbol", "valid_from").collect()
+        return {r["symbol"]: r.asDict() for r in rows}
+
+    told = "symbol,name,market_cap,listed_shares,is_warning,active\n"
+    first = collect(told + "000020,Dong,5e9,100,true,true\n000030,Gone,1e9,50,false,false\n", date(2024, 3, 4))
+    assert collect("symbol,is_etf\n000020,\n", date(2024, 3, 5)) == first
+    bars = "symbol,date,open,high,low,close,volume\n"
+    bars += "".join(f"{code},2024-03-05,1,1,1,1,5\n" for code in ("000020", "000030", "000040"))
+    found = collect(bars, date(2024, 3, 6))
+    assert {s: found.pop(s) for s in first} == first and found["000040"]["active"], "a share that nobody spoke of"
+    again = collect(told + "000020,Dong,6e9,,false,\n", date(2024, 3, 7))["000020"]
+    assert (again["market_cap"], again["listed_shares"], again["is_warning"]) == (6e9, 100, False)
+    early = collect("symbol,valid_from\n000020,2020-01-02\n", date(2024, 3, 8))
+    assert early["000020"] == again
+    [past] = lake.read("symbols").where("valid_from = DATE'2020-01-02'").collect()
+    assert past["market_cap"] is None and past["name"] is None, "what is known of later says nothing of then"
+
+
+def test_hidden_folders_packed_files_and_others(spark, tmp_path, capsys):
+    text = "symbol,date,open,high,low,close,volume\n{},2024-03-04,1,1,1,1,5\n"
+    for folder in (".ipynb_checkpoints", "_delta_log", "year=2024", "more"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "bars.csv").write_text(text.format(f"00002{len(folder) % 10}"))
+    (tmp_path / "B.csv.gz").write_bytes(gzip.compress(text.format("000660").encode()))
+    (tmp_path / "c.pq").write_bytes(b"PAR1")
+    rows = read(spark, tmp_path, market="KOSPI")
+    assert set(rows) == {"000660", "000029", "000024"} and {r["close"] for r in rows.values()} == {1.0}
+    assert "1 files are neither parquet nor csv and were left out: c.pq" in capsys.readouterr().err
+
+
+def test_a_name_far_behind_tells_the_encoding(spark, tmp_path):
+    text = (
+        "symbol,market,name\n" + "".join(f"S{n:05},NASDAQ,Share {n}\n" for n in range(2000)) + "005930,KOSPI,삼성전자\n"
+    )
+    (tmp_path / "s.csv").write_bytes(text.encode("cp949"))
+    rows = FilesSource(str(tmp_path / "s.csv")).symbols(spark, Request()).where("country = 'KR'").collect()
+    assert [r["name"] for r in rows] == ["삼성전자"]
+
+
+def test_the_file_is_named_that_something_is_wrong_with(spark, tmp_path):
+    (tmp_path / "a.csv").write_text("symbol,market,market_cap\n000020,KOSPI,5\n")
+    (tmp_path / "b.csv").write_text("symbol,market,market_cap,listed_shares\n000660,KOSPI,1 bn,\n")
+    with pytest.raises(InputError, match=r"b\.csv: 000660: market_cap '1 bn' is not one"):
+        FilesSource(str(tmp_path)).symbols(spark, Request())
+    (tmp_path / "b.csv").write_text("code,market\n000660,KOSPI\n")
+    with pytest.raises(InputError, match=r"b\.csv lacks the column symbol"):
         FilesSource(str(tmp_path)).symbols(spark, Request())

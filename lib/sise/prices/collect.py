@@ -147,10 +147,11 @@ def _merge_prices(
     found_count = 0
     if references:
         with described(spark, "actions: look for reference prices that nothing explains"):
-            sessions = numbered_sessions(spark, calendars, low - timedelta(days=_RECENT_DAYS), date.max)
+            first = low if dated is None else min(low, dated.agg(F.min("_ex")).collect()[0][0] or low)
+            sessions = numbered_sessions(spark, calendars, first - timedelta(days=_RECENT_DAYS), date.max)
             judged = hold(actions_from_reference(rows, lake.read("symbols"), lake.read("actions"), sessions))
-            found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back"), source.name)
-            gone = judged.where("takes_back").withColumn("kind", F.lit("unknown"))
+            found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back", "date"), source.name)
+            gone = judged.where("takes_back").withColumn("kind", F.lit("unknown")).withColumn("ex_date", F.col("date"))
             found_count = lake.merge("actions", found, deletes=gone).inserted
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
@@ -168,13 +169,12 @@ def _merge_prices(
 
 
 def _dated(lake: Lake, since: int) -> DataFrame | None:
-    """(country, symbol, _ex): the earliest ex-date of each share's actions that have a factor and changed after the
-    version ``since``: from there on its moves are to be judged again."""
+    """(country, symbol, _ex): the earliest ex-date of each share's actions that changed after the version ``since``,
+    dividends apart: from there on its moves are to be judged again, and its reference prices looked at."""
     changes = lake.changes("actions", since, lake.version("actions"))
     if changes is None:
         return None
-    factors = changes.where("kind <> 'dividend' AND factor IS NOT NULL")
-    return factors.groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex"))
+    return changes.where("kind <> 'dividend'").groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex"))
 
 
 def _select_neighbours(
@@ -207,7 +207,8 @@ def select_corrections(
     new: DataFrame, old: DataFrame, actions: DataFrame, *, keep_market: bool = False, states_basis: bool = False
 ) -> DataFrame:
     """Of ``new``, the bars that are not stored yet or say something else than the stored bar, at a common basis. What
-    a bar leaves out (value, reference; with ``keep_market`` its market, too) stays as it is stored.
+    a bar leaves out (value, reference; with ``keep_market`` its market, too) stays as it is stored. With
+    ``states_basis`` that is the market of another source's bar alone: a person may have named a wrong one before.
 
     Two bars of the same basis must agree to the letter, and so must (but for a float's last digits) two of one source
     between whose bases nothing happened. Else both are brought to the later basis and may differ by the vendors'
@@ -233,9 +234,8 @@ def select_corrections(
     equal &= F.when(same_basis | unmoved, F.col("volume") == F.col("_volume")).otherwise(volume)
     for column in ("value", "reference"):  # a source that does not give them takes nothing back
         equal &= F.col(column).isNull() | F.col(column).eqNullSafe(F.col(f"_{column}"))
-    equal &= (F.col("provisional") == F.col("_provisional")) & (
-        F.lit(keep_market) | (F.col("market") == F.col("_market"))
-    )
+    keeps = F.lit(keep_market) & (F.lit(not states_basis) | (F.col("source") != F.col("_source")))
+    equal &= (F.col("provisional") == F.col("_provisional")) & (keeps | (F.col("market") == F.col("_market")))
     if states_basis:
         equal &= (F.col("source") != F.col("_source")) | (
             (F.col("basis") > F.col("date")) == (F.col("_basis") > F.col("date"))
@@ -243,5 +243,5 @@ def select_corrections(
     known = F.col("_close").isNotNull()
     kept = {"value": F.coalesce("value", "_value"), "reference": F.coalesce("reference", F.col("_reference") / ratio)}
     if keep_market:
-        kept["market"] = F.coalesce("_market", "market")
+        kept["market"] = F.coalesce(F.when(keeps, F.col("_market")), "market")
     return rows.where(~known | ~equal).withColumns(kept).select(*new.columns)

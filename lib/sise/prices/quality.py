@@ -32,20 +32,25 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
     """Adds ``reason`` (null for a bar that may enter) and ``rounded`` to rows of sources.base.BARS.
 
     ``sessions``: (country, date) of every session that can occur. ``today``: per country; later bars are from the
-    future. Of rows that are equal to the letter one stays; rows of one key that differ are all refused, since
-    nothing tells which is true.
+    future. Of rows that are equal to the letter one stays, with the value and the reference that one of them has;
+    rows of one key that differ are all refused, since nothing tells which is true.
     """
     calendar = F.broadcast(sessions.select("country", "date").distinct().withColumn("_session", F.lit(True)))
     rows = bars.join(calendar, on=["country", "date"], how="left")
     key = Window.partitionBy("symbol", "country", "date")
-    content = F.xxhash64(*[F.col(c) for c in ("market", *_PRICES, "volume", "value", "reference", "basis")])
+    content = F.xxhash64(*[F.col(c) for c in ("market", *_PRICES, "volume", "basis")])
+    either = {c: F.max(c).over(key) for c in ("value", "reference")}  # one file has the column, another has not
+    same = F.min("_content").over(key) == F.max("_content").over(key)
+    for column, most in either.items():
+        same &= F.min(column).over(key).eqNullSafe(most)
     complete = F.col("country").isNotNull() & F.col("date").isNotNull() & (F.length("symbol") > 0)
     rows = (
         rows.repartition("symbol", "country")
         .withColumn("_content", content)
         .withColumn("_copies", F.count(F.lit(1)).over(key))
-        .withColumn("_same", F.min("_content").over(key) == F.max("_content").over(key))
+        .withColumn("_same", same)
         .withColumn("_copy", F.row_number().over(key.orderBy("_content")))
+        .withColumns({c: F.when(complete & F.col("_same"), most).otherwise(F.col(c)) for c, most in either.items()})
         .withColumn("rounded", _outside() > 0)
     )
     reason = F.coalesce(

@@ -99,11 +99,17 @@ def newest_listing(known: DataFrame) -> DataFrame:
 
 
 def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back."""
-    filled = ("market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted")
-    last = newest_listing(known).select("country", "symbol", *[F.col(c).alias(f"_{c}") for c in filled])
+    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back. Of a day before
+    the newest row known, that says nothing. A share of which nobody said otherwise is active."""
+    filled = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
+    last = newest_listing(known).select(
+        "country", "symbol", F.col("valid_from").alias("_since"), *[F.col(c).alias(f"_{c}") for c in filled]
+    )
     joined = rows.join(last, on=["country", "symbol"], how="left")
-    return joined.withColumns({c: F.coalesce(c, f"_{c}") for c in filled}).select(*rows.columns)
+    later = F.col("valid_from") >= F.col("_since")
+    told = {c: F.coalesce(c, F.when(later, F.col(f"_{c}"))) for c in filled}
+    told["active"] = F.coalesce(told["active"], F.lit(True))
+    return joined.withColumns(told).select(*rows.columns)
 
 
 def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from functools import reduce
+from urllib.parse import unquote
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -33,7 +34,9 @@ class FilesSource:
 
     name = "files"
     whole_listing = False
+    partial = True  # what a file has no column for, it takes back from no share
     states_basis = True
+    todays_market = False
 
     def __init__(self, path: str, market: str | None = None, market_map: str | None = None, basis: date | None = None):
         self.path, self.market, self.market_map, self.basis = path, market, market_map, basis
@@ -52,6 +55,7 @@ class FilesSource:
         return rows.select(*shape_of(BARS).names)
 
     def _bars(self, frame: DataFrame, markets: DataFrame | None) -> DataFrame:
+        self.todays_market = self.todays_market or "market" not in frame.columns
         rows, market = self._market(frame, markets)
         problems = [_unreadable(rows, c, "a number", _number(rows, c)) for c in _NUMBERS]
         day = _date(rows, "date", _country(market))
@@ -76,10 +80,15 @@ class FilesSource:
         )
         if request.markets:
             rows = rows.where(F.col("market").isin(list(request.markets)))
+        # Of bars, which have a row a day, the newest; a listing's own row goes before them.
+        share = Window.partitionBy("country", "symbol", "valid_from")
+        newest = F.row_number().over(share.orderBy(F.col("_day").desc_nulls_first()))
+        rows = rows.distinct().withColumn("_n", newest).where("_n = 1 OR _day IS NULL")
         twice = rows.groupBy("country", "symbol", "valid_from").count().where("count > 1").limit(5).collect()
         if twice:
-            raise InputError(f"{self.path} names a share more than once: {', '.join(row['symbol'] for row in twice)}")
-        return rows
+            names = ", ".join(row["symbol"] for row in twice)
+            raise InputError(f"{self.path} names a share more than once: {names}: leave one row, or give valid_from")
+        return rows.select(*shape_of(SYMBOLS).names)
 
     def _symbols(self, frame: DataFrame, markets: DataFrame | None, end: date | None) -> DataFrame:
         rows, market = self._market(frame, markets)
@@ -101,9 +110,11 @@ class FilesSource:
             said.append(F.when(absurd, F.concat(F.lit(f"{c} '"), found[c].cast("string"), F.lit("' is not one"))))
             found[c] = F.when(~F.isnan(found[c]), found[c])  # pandas' and polars' way to have none
         said.append(_lost_zeros(_symbol(), _country(market)))
-        if bad := rows.select(F.coalesce(*said).alias("said")).where("said IS NOT NULL").limit(5).collect():
-            raise InputError(f"{self.path}: {'; '.join(row['said'] for row in bad)}")
-        shares = rows.select(
+        why = F.concat(_symbol(), F.lit(": "), F.coalesce(*said)).alias("said")
+        if bad := rows.select(why).where("said IS NOT NULL").limit(5).collect():
+            raise InputError(f"{_name(frame, self.path)}: {'; '.join(row['said'] for row in bad)}")
+        bars = {"date", "close"} <= set(rows.columns)
+        return rows.select(
             _country(market).alias("country"),
             _symbol().alias("symbol"),
             F.coalesce(found["valid_from"], F.lit(end).cast("date")).alias("valid_from"),
@@ -111,11 +122,11 @@ class FilesSource:
             market.alias("market"),
             found["market_cap"].alias("market_cap"),
             found["listed_shares"].try_cast("bigint").alias("listed_shares"),
-            *[F.coalesce(found[flag], F.lit(False)).alias(flag) for flag in _FLAGS],
-            F.coalesce(found["active"], F.lit(True)).alias("active"),
-        ).select(*shape_of(SYMBOLS).names)
-        # A file of bars has a row a day.
-        return shares.distinct() if {"date", "close"} <= set(rows.columns) else shares
+            *[found[flag].alias(flag) for flag in _FLAGS],
+            # A listing names who is listed; a share that has bars may have left since.
+            (found["active"] if bars else F.coalesce(found["active"], F.lit(True))).alias("active"),
+            (_date(rows, "date", _country(market)) if bars else nothing).alias("_day"),
+        )
 
     def actions(self, spark: SparkSession, request: Request) -> DataFrame:
         return spark.createDataFrame([], ACTIONS)
@@ -165,13 +176,21 @@ class FilesSource:
         for n, frame in enumerate(frames):
             frames[n] = frame = frame.toDF(*[name.strip().lower() for name in frame.columns])
             if missing := [c for c in required if c not in frame.columns]:
-                raise InputError(f"{path} lacks the column {', '.join(missing)}: it has {', '.join(frame.columns)}")
-            if not isinstance(frame.schema["symbol"].dataType, T.StringType):
+                has = ", ".join(frame.columns)
+                raise InputError(f"{_name(frame, path)} lacks the column {', '.join(missing)}: it has {has}")
+            if not isinstance(kind_ := frame.schema["symbol"].dataType, T.StringType):
                 raise InputError(
-                    f"{path}: symbol is {frame.schema['symbol'].dataType.simpleString()}, not text, so 000020 has "
-                    "become 20: write the column as strings"
+                    f"{_name(frame, path)}: symbol is {kind_.simpleString()}, not text, so 000020 has become 20: write "
+                    "the column as strings"
                 )
         return frames
+
+
+def _name(frame: DataFrame, path: str) -> str:
+    """The file that a frame is of, and how many more of the same form there are."""
+    files = sorted(frame.inputFiles())
+    more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    return f"{unquote(files[0]).removeprefix('file://')}{more}" if files else path
 
 
 def _named(market: Column) -> Column:
@@ -181,13 +200,13 @@ def _named(market: Column) -> Column:
 
 
 def _symbol() -> Column:
-    """The share's code without what spreadsheets put around it: spaces, tabs, ="005930"."""
-    return F.regexp_replace("symbol", r"^[\s=\"]+|[\s\"]+$", "")
+    """The share's code in capitals, without what spreadsheets put around it: spaces, tabs, ="005930"."""
+    return F.upper(F.regexp_replace("symbol", r"^[\s=\"]+|[\s\"]+$", ""))
 
 
 def _lost_zeros(symbol: Column, country: Column) -> Column:
     """Null, or why a text is none of KRX's codes: it would be stored as a share of its own."""
-    wrong = (country == "KR") & symbol.rlike("^([0-9]{1,5}|[0-9]{7,}|A[0-9]{6})$")
+    wrong = (country == "KR") & symbol.rlike("^([0-9]{1,5}|[0-9]{7,}|A[0-9]{6}|.*[.]K[SQ]|KR[0-9A-Z]{10})$")
     return F.when(wrong, F.concat(F.lit("symbol '"), symbol, F.lit("' is no KRX code of six characters, like 005930")))
 
 

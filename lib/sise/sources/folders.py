@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from sise.console import tell
 from sise.errors import InputError
 
 __all__ = ["files_of", "frames_of"]
 
 _HEAD = 8_192
+_MOST = 64 * 2**20  # characters of a file that are looked at for its encoding
+_PACKED = (".gz", ".bz2")
 _ENCODINGS = ("UTF-8", "MS949")  # the latter as Excel in Korea and the exchange's site write it
 _EMPTY = ("UTF-8", "")
 
 
 def files_of(spark: SparkSession, path: str) -> Mapping[str, list[str]]:
-    """The files of a path, a file or a folder with whatever folders are in it, by kind: parquet, csv. Hidden ones are
-    none. Raises InputError where the path does not exist."""
+    """The files of a path, a file or a folder with whatever folders are in it, by kind: parquet, csv (which may be
+    packed: .csv.gz, .csv.bz2). What is hidden, or lies in a hidden folder (.ipynb_checkpoints, _delta_log), is none;
+    others are told. Raises InputError where the path does not exist."""
     where = _place(spark, path)
     system = where.getFileSystem(spark._jsc.hadoopConfiguration())
     if not system.exists(where):
         raise InputError(f"{path} does not exist: --path takes a parquet or csv file, or a folder of them")
+    root = str(system.getFileStatus(where).getPath().toUri().getPath())
     found: dict[str, list[str]] = {}
+    others: list[str] = []
     entries = system.listFiles(where, True)
     while entries.hasNext():
         file = entries.next().getPath()
-        name = str(file.getName())
-        kind = name.rpartition(".")[2].lower()
-        if kind in {"parquet", "csv"} and not name.startswith((".", "_")):
+        below = str(file.toUri().getPath())[len(root) :].strip("/") or str(file.getName())
+        if any(part.startswith((".", "_")) and "=" not in part for part in below.split("/")):
+            continue
+        name = below.lower()
+        kind = next((name.removesuffix(end) for end in _PACKED if name.endswith(f".csv{end}")), name).rpartition(".")[2]
+        if kind in {"parquet", "csv"}:
             found.setdefault(kind, []).append(str(file.toString()))
+        else:
+            others.append(below)
+    if found and others:
+        shown = ", ".join(sorted(others)[:5])
+        tell(f"{path}: {len(others)} files are neither parquet nor csv and were left out: {shown}")
     return {kind: sorted(files) for kind, files in found.items()}
 
 
@@ -65,14 +79,39 @@ def _place(spark: SparkSession, path: str) -> Any:
 
 
 def _form(spark: SparkSession, file: str) -> tuple[str, str]:
-    """Of a CSV: its encoding, as its beginning tells it, and the line of its columns' names."""
-    where = _place(spark, file)
-    stream = where.getFileSystem(spark._jsc.hadoopConfiguration()).open(where)
-    try:
+    """Of a CSV: its encoding, and the line of its columns' names."""
+    with closing(_opened(spark, file)) as stream:
         head = bytes(stream.readNBytes(_HEAD))
-    finally:
-        stream.close()
     for encoding in _ENCODINGS:
         with suppress(UnicodeDecodeError):
-            return encoding, codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
+            line = codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
+            if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
+                return encoding, line
     raise InputError(f"{file} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")
+
+
+def _opened(spark: SparkSession, file: str) -> Any:
+    """Its bytes, unpacked, as Java's stream."""
+    assert spark._jvm is not None
+    conf = spark._jsc.hadoopConfiguration()
+    where = _place(spark, file)
+    stream = where.getFileSystem(conf).open(where)
+    codec = spark._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(conf).getCodec(where)
+    return stream if codec is None else codec.createInputStream(stream)
+
+
+def _is_text(spark: SparkSession, file: str, encoding: str) -> bool:
+    java: Any = spark._jvm
+    decoder = java.java.nio.charset.Charset.forName(encoding).newDecoder()  # which reports what it cannot read
+    with closing(java.java.io.InputStreamReader(_opened(spark, file), decoder)) as reader:
+        try:
+            reader.skip(_MOST)
+        except Py4JJavaError as problem:
+            if (
+                "CharacterCodingException" in str(problem)
+                or "MalformedInput" in str(problem)
+                or "Unmappable" in str(problem)
+            ):
+                return False
+            raise
+    return True

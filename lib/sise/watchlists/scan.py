@@ -125,8 +125,8 @@ def _sessions(lake: Lake, calendars: dict[str, Calendar], day: date | None) -> d
         return {row["country"]: row["as_of"] for row in sorted(rows, key=lambda row: row["as_of"])}
     found = lake.arrow.rows("indicators", ["country"], [("date", "=", day)])["country"].unique().to_pylist()
     if not found:
-        closed = [c for c, calendar in calendars.items() if not calendar.is_session(day)]
-        why = f"no session of {', '.join(closed)}" if closed else "run jobs/compute_indicators.py first"
+        open_ = [c for c, calendar in calendars.items() if calendar.is_session(day)]
+        why = "run jobs/compute_indicators.py first" if open_ else f"no session of {', '.join(calendars)}"
         raise InputError(f"no indicators of {day}: {why}")
     return {country: day for country in found}
 
