@@ -306,6 +306,17 @@ def test_an_announcement_months_late_gets_the_factor_that_the_reference_told_the
     assert not [flags for flags in stored(lake, "flags") if flags]
 
 
+def test_a_split_in_a_long_halt_that_is_told_months_late_explains_the_jump(spark, lake, settings, calendars):
+    halted = {"open": 0.0, "high": 0.0, "low": 0.0, "volume": 0.0}
+    days = calendars["KR"].between(date(2023, 1, 2), date(2023, 7, 4))
+    rows = [bar("P1", str(days[0]), 1000), *(bar("P1", str(day), 1000) | halted for day in days[1:-1])]
+    collect(spark, lake, settings, calendars, [*rows, bar("P1", str(days[-1]), 10_000)])
+    assert stored(lake, "flags")[-1] == ["jump"]
+    told = action("P1", str(days[-1]), 10.0, kind="reduction")
+    collect(spark, lake, settings, calendars, [bar("P1", "2024-03-06", 10_100)], [told])
+    assert stored(lake, "flags")[-2:] == [[], []]
+
+
 def test_rows_of_which_one_has_more_columns_are_one(spark, lake, settings, calendars):
     """Overlapping files, one of which has no traded value, another no reference price."""
     plain = bar("V1", "2024-03-05", 1000)

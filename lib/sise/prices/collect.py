@@ -181,26 +181,27 @@ def _select_neighbours(
     prices: DataFrame, new: DataFrame, low: date, hold: Hold, dated: DataFrame | None
 ) -> DataFrame | None:
     """Stored bars that stand beside the new ones: some weeks back, further for a share that paused, and from its first
-    new action on for a share that has one."""
+    new action on, with the last trade before, for a share that has one."""
     if prices.isEmpty():
         return None
     shares = new.select("country", "symbol").distinct()
     since = low - timedelta(days=_RECENT_DAYS)
     recent = prices.where(F.col("date") >= F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
-    earlier = prices.where((F.col("date") < F.lit(since)) & (F.col("volume") > 0))
     traded = recent.where((F.col("volume") > 0) & (F.col("date") < F.lit(low))).select("country", "symbol").distinct()
     if dated is not None:
         old = dated.where(F.col("_ex") < F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
+        old = hold(old.select("country", "symbol", F.date_sub("_ex", _RECENT_DAYS).alias("_until")))
         far = prices.where(F.col("date") < F.lit(since)).join(F.broadcast(old), on=["country", "symbol"])
-        recent = recent.unionByName(far.where(F.col("date") >= F.date_sub("_ex", _RECENT_DAYS)).drop("_ex"))
+        recent = recent.unionByName(far.where(F.col("date") >= F.col("_until")).drop("_until"))
         traded = traded.unionByName(old.select("country", "symbol"))
-    paused = hold(shares.join(traded, on=["country", "symbol"], how="left_anti"))
+    paused = shares.join(traded, on=["country", "symbol"], how="left_anti").withColumn("_until", F.lit(since))
+    paused = hold(paused if dated is None else paused.unionByName(old))
     if paused.isEmpty():
         return recent
     order = Window.partitionBy("country", "symbol").orderBy(F.col("date").desc())
-    last = earlier.join(F.broadcast(paused), on=["country", "symbol"], how="left_semi")
-    last = last.withColumn("_n", F.row_number().over(order)).where("_n = 1").drop("_n")
-    return recent.unionByName(last)
+    earlier = prices.where(F.col("volume") > 0).join(F.broadcast(paused), on=["country", "symbol"])
+    last = earlier.where(F.col("date") < F.col("_until")).withColumn("_n", F.row_number().over(order))
+    return recent.unionByName(last.where("_n = 1").drop("_n", "_until"))
 
 
 def select_corrections(
