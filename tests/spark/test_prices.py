@@ -284,12 +284,18 @@ def test_an_action_counts_for_the_first_bar_on_or_after_its_ex_date(spark, lake,
 
 
 def test_what_another_source_doubts_explains_nothing(spark, lake, settings, calendars):
+    """Nor does it stand beside what the reference price says: that would count twice once it is confirmed."""
     listed = [share("D1", listed_shares=100), share("D1", "2024-03-06", listed_shares=200)]
-    doubted = action("D1", "2024-03-06", 0.5, confirmed=False, evidence="yahoo: its prices do not say so")
-    rows = [bar("D1", "2024-03-05", 1000, reference=1000.0), bar("D1", "2024-03-06", 510, reference=500.0)]
-    collect(spark, lake, settings, calendars, rows, [doubted], symbols=listed)
-    [found] = lake.read("actions").collect()
-    assert (found["kind"], found["factor"], found["confirmed"]) == ("split", 0.5, True)
+    doubted = [
+        action(s, "2024-03-06", factor, kind=kind, confirmed=False, evidence="yahoo: its prices do not say so")
+        for s, factor, kind in (("D1", 0.9, "split"), ("D2", 0.49, "bonus"), ("D3", 0.9, "bonus"))
+    ]
+    rows = [bar(f"D{n}", "2024-03-05", 1000, reference=1000.0) for n in (1, 2, 3)]
+    rows += [bar(f"D{n}", "2024-03-06", 510, reference=500.0) for n in (1, 2, 3)]
+    for _ in range(2):
+        collect(spark, lake, settings, calendars, rows, doubted, symbols=listed)
+        found = {(r["symbol"], r["kind"], r["factor"], r["confirmed"]) for r in lake.read("actions").collect()}
+        assert found == {("D1", "split", 0.5, True), ("D2", "bonus", 0.5, True), ("D3", "bonus", 0.5, False)}
 
 
 def test_an_announcement_months_late_gets_the_factor_that_the_reference_told_then(spark, lake, settings, calendars):

@@ -53,11 +53,16 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
     def due(since: Column, until: Column) -> Column:
         return F.filter("_told", lambda a: (a["ex_date"] > since) & (a["ex_date"] <= until))
 
-    def announced(a: Column) -> Column:  # without a factor, which the reference price then gives
-        return (a["factor"].isNull() | a["open"]) & (a["kind"] != "unknown")
+    def announced(
+        a: Column,
+    ) -> Column:  # without a factor, or with one that is doubted: the reference price then gives it
+        return (a["factor"].isNull() | ~a["confirmed"]) & (a["kind"] != "unknown")
+
+    def as_said(a: Column) -> Column:
+        return F.struct(a["kind"], a["ex_date"], F.when(~a["open"], a["factor"]).alias("said"))
 
     rows = rows.withColumn("_known", _product(due(last, day))).withColumn("_missed", _product(due(halted, last)))
-    waiting = F.transform(F.filter(due(halted, day), announced), lambda a: F.struct(a["kind"], a["ex_date"]))
+    waiting = F.transform(F.filter(due(halted, day), announced), as_said)
     rows = rows.withColumn("_announcement", F.get(F.sort_array(waiting), F.lit(0)))
     rows = rows.withColumn("_announced", F.col("_announcement.kind"))
     # Of two actions on a day, one of which has its factor, the reference price gives the other's.
@@ -75,7 +80,8 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
     # A share count moves a little for many reasons: it explains a factor only if it leaves less than half of it.
     left = F.abs(F.col("shares_change") * F.col("factor") - 1)
     by_shares = left <= F.least(F.lit(SHARES_TOLERANCE), F.abs(F.col("factor") - 1) / 2)
-    by_source = F.col("_announced").isNotNull() & (F.col("_announced") != "reduction")
+    as_announced = F.coalesce(F.abs(F.col("_announcement.said") / F.col("factor") - 1) <= SHARES_TOLERANCE, F.lit(True))
+    by_source = F.col("_announced").isNotNull() & (F.col("_announced") != "reduction") & as_announced
     confirmed = (F.coalesce(by_shares, F.lit(False)) & F.col("_known").isNull()) | by_source
     kind = (
         F.when(~F.col("_found"), F.lit(None))
