@@ -16,7 +16,7 @@ from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
 from sise.prices.coverage import sessions_of, tell_coverage
 from sise.prices.quality import check_bars, rejected_rows, rounding_of, with_flags
-from sise.session import Hold, described, small_plans
+from sise.session import Hold, described
 from sise.settings import Settings
 from sise.sources.base import Request, Source
 
@@ -25,8 +25,6 @@ __all__ = ["collect_prices", "select_corrections", "today_of"]
 _PRICES = ("open", "high", "low", "close")
 # A share that has not traded for longer is looked up in the whole table, so that its jump is seen all the same.
 _RECENT_DAYS = 60
-# A usual session has no more bars: what is done with them costs less than writing code for it.
-_FEW = 20_000
 _FLOAT = 1e-6
 
 
@@ -61,38 +59,37 @@ def collect_prices(
                 F.count("reference"),
             ).collect()[0]
         outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
-        with small_plans(spark, rows_in < _FEW):
-            if refused:
-                with described(spark, "prices: quarantine refused rows"):
-                    lake.merge("prices_rejected", hold(rejected_rows(checked, source.name)))
-                    reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
-                    outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
-            with described(spark, "actions: merge what the source announced"):
-                announced = hold(stamped(source.actions(spark, request), source.name))
-                known = lake.version("actions")
-                actions_new = lake.merge("actions", announced).changed
-                dated = _dated(lake, known) if actions_new else None
-            with described(spark, "indices: merge"):
-                index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
-            if low is not None:
-                good = checked.where("reason IS NULL").drop("reason", "problem")
-                actions_new += _merge_prices(
-                    spark,
-                    lake,
-                    good,
-                    low,
-                    high,
-                    source,
-                    settings,
-                    outcome,
-                    hold,
-                    calendars,
-                    dated,
-                    references=references > 0,
-                )
-                outcome.details["sessions"] = {"first": low, "last": high}
-                if coverage:
-                    tell_coverage(spark, lake, calendars, low, high, settings.coverage_floor, outcome)
+        if refused:
+            with described(spark, "prices: quarantine refused rows"):
+                lake.merge("prices_rejected", hold(rejected_rows(checked, source.name)))
+                reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
+                outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
+        with described(spark, "actions: merge what the source announced"):
+            announced = hold(stamped(source.actions(spark, request), source.name))
+            known = lake.version("actions")
+            actions_new = lake.merge("actions", announced).changed
+            dated = _dated(lake, known) if actions_new else None
+        with described(spark, "indices: merge"):
+            index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
+        if low is not None:
+            good = checked.where("reason IS NULL").drop("reason", "problem")
+            actions_new += _merge_prices(
+                spark,
+                lake,
+                good,
+                low,
+                high,
+                source,
+                settings,
+                outcome,
+                hold,
+                calendars,
+                dated,
+                references=references > 0,
+            )
+            outcome.details["sessions"] = {"first": low, "last": high}
+            if coverage:
+                tell_coverage(spark, lake, calendars, low, high, settings.coverage_floor, outcome)
     outcome.details |= {"actions": actions_new, "index_rows": index_rows}
     outcome.summarize_rejected()
     outcome.say(
