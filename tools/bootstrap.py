@@ -159,30 +159,24 @@ def _compile(python: Path) -> None:
     subprocess.run([python, "-m", "compileall", *quiet, VENV / "lib"], stdout=subprocess.DEVNULL)
 
 
-# pip's settings, under the names by which uv takes them.
-_UV_NAMES = {
-    "cert": "SSL_CERT_FILE",
-    "client-cert": "SSL_CLIENT_CERT",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "index-url": "UV_DEFAULT_INDEX",
-    "no-index": "UV_NO_INDEX",
-    "proxy": "ALL_PROXY",
-    "trusted-host": "UV_INSECURE_HOST",
-}
+# What uv takes of pip's settings, and those that change nothing of what is installed.
+_UV_NAMES = {"cert": "SSL_CERT_FILE", "find-links": "UV_FIND_LINKS"}
+_ALL_THE_SAME = {"timeout", "default-timeout", "retries", "disable-pip-version-check", "no-cache-dir", "cache-dir"}
 
 
 def _uv_install(python: Path, what: list[str]) -> bool:
     """Has uv, itself one of the locked packages, install: it fetches and unpacks many at once, which takes a third of
-    pip's time. False where it does not run or fails: pip, which most machines are set up for, then does all of it."""
+    pip's time. False where pip has settings that uv would not know, or uv fails: pip then does all of it."""
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    if (settings := uv_settings(listed)) is None:
+        return False
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as own:
         own.write(locked_package(LOCK.read_text(encoding="utf-8"), "uv"))
         own.flush()
         quiet = ["-q", "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", own.name]
         if subprocess.run([python, "-m", "pip", "install", *quiet], stderr=subprocess.DEVNULL).returncode:
             return False
-    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    env = {"UV_HTTP_TIMEOUT": "180", "UV_INDEX_STRATEGY": "unsafe-best-match", **uv_settings(listed), **os.environ}
+    env = {"UV_HTTP_TIMEOUT": "180", **settings, **os.environ}
     command = [python.parent / "uv", "pip", "install", "--python", python, *what]
     told = time.monotonic()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=env) as uv:
@@ -201,15 +195,18 @@ def locked_package(lock: str, name: str) -> str:
     return found[0] if found else ""
 
 
-def uv_settings(listed: str) -> dict[str, str]:
-    """What ``pip config list`` tells, as environment variables of uv: an index, a proxy or certificates of one's own.
-    The environment's come last there, as they count."""
+def uv_settings(listed: str) -> dict[str, str] | None:
+    """What ``pip config list`` tells, as environment variables of uv; None where there is more, like a proxy or a
+    mirror with a login: pip knows best what is meant by it."""
     found = {}
     for line in listed.splitlines():
         name, _, value = line.partition("=")
-        if variable := _UV_NAMES.get(name.rpartition(".")[2]):
-            words = ast.literal_eval(value).split()
-            found[variable] = ("," if variable == "UV_FIND_LINKS" else " ").join(words)
+        name = name.rpartition(".")[2]
+        if variable := _UV_NAMES.get(name):
+            text = ast.literal_eval(value)
+            found[variable] = ",".join(text.split()) if name == "find-links" else text
+        elif name not in _ALL_THE_SAME:
+            return None
     return found
 
 

@@ -145,21 +145,14 @@ def test_uv_installs_what_the_lock_names_and_pip_where_it_cannot(tmp_path, monke
     assert not bootstrap._uv_install(python, []), "this machine's uv could not be brought"
 
 
-def test_uv_takes_pip_s_settings():
-    listed = """global.index-url='https://me:word@mirror/simple'
-:env:.extra-index-url='https://one/simple\\nhttps://two/simple'
-:env:.find-links='/wheels /more'
+def test_uv_takes_pip_s_settings_or_leaves_it_to_pip():
+    listed = """:env:.find-links='/wheels /more'
 global.cert='/etc/own.crt'
-global.trusted-host='mirror'
 :env:.default-timeout='180'
 """
-    assert bootstrap.uv_settings(listed) == {
-        "UV_DEFAULT_INDEX": "https://me:word@mirror/simple",
-        "UV_INDEX": "https://one/simple https://two/simple",
-        "UV_FIND_LINKS": "/wheels,/more",
-        "SSL_CERT_FILE": "/etc/own.crt",
-        "UV_INSECURE_HOST": "mirror",
-    }
+    assert bootstrap.uv_settings(listed) == {"UV_FIND_LINKS": "/wheels,/more", "SSL_CERT_FILE": "/etc/own.crt"}
+    assert bootstrap.uv_settings("") == {}
+    assert bootstrap.uv_settings(listed + "global.proxy='http://gate:3128'\n") is None
 
 
 def test_nobody_compiles_what_was_installed_or_zipped(tmp_path):

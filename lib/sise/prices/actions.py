@@ -53,9 +53,8 @@ def actions_from_reference(bars: DataFrame, symbols: DataFrame, known: DataFrame
     def due(since: Column, until: Column) -> Column:
         return F.filter("_told", lambda a: (a["ex_date"] > since) & (a["ex_date"] <= until))
 
-    def announced(
-        a: Column,
-    ) -> Column:  # without a factor, or with one that is doubted: the reference price then gives it
+    # Without a factor, or with one that is doubted: the reference price then gives it.
+    def announced(a: Column) -> Column:
         return (a["factor"].isNull() | ~a["confirmed"]) & (a["kind"] != "unknown")
 
     def as_said(a: Column) -> Column:
