@@ -7,7 +7,7 @@ again. One writer a table at a time (Delta has no row-level concurrency).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,9 @@ class Lake:
     def set_mark(self, name: str, text: str) -> None:
         """Writes a word on the table that outlives its content, in a commit of its own, if another one stands there."""
         self.ensure(name)
-        if self.mark(name) != text:
-            self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('{_MARK}' = '{text}')")
+        with self._alone(name):
+            if self.mark(name) != text:
+                self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('{_MARK}' = '{text}')")
 
     def size(self, name: str) -> int:
         """What the table's newest version takes, in bytes; 0 where there is none yet."""
@@ -234,9 +235,13 @@ class Lake:
         ``rows`` must be unique on the key and cheap to read twice (persist what is not). Timestamps of collection
         alone are no difference, so merging the same rows again changes nothing.
         """
-        # Two jobs that find a session empty would both append it, and Delta lets them.
-        with alone(Path(self.root) / ".locks" / name) if self._on_this_machine else nullcontext():
+        with self._alone(name):
             return self._merge(name, rows, deletes)
+
+    def _alone(self, name: str) -> AbstractContextManager[None]:
+        """Two jobs that find a session empty would both append it, and Delta lets them; a mark set meanwhile, a change
+        of the table's metadata, would fail a merge."""
+        return alone(Path(self.root) / ".locks" / name) if self._on_this_machine else nullcontext()
 
     def _merge(self, name: str, rows: Rows, deletes: Rows | None) -> Written:
         what = self.declared(name)
@@ -253,7 +258,6 @@ class Lake:
                 return Written(inserted=rows.num_rows)
             self.append(name, rows)
             return Written(inserted=int(self.commits(name, 1)[0]["operationMetrics"]["numOutputRows"]))
-        target = DeltaTable.forPath(self.spark, self.path(name))
         frame = self.arrow.frame(name, rows) if isinstance(rows, pa.Table) else rows
         source = self._select(name, frame).withColumn("_delete", F.lit(False))
         if deletes is not None:
@@ -263,15 +267,12 @@ class Lake:
         # The span lets Delta skip the files of other days.
         within = [f"t.`{column}` {operator} DATE'{day}'" for column, operator, day in span]
         match = " AND ".join([*(f"t.`{c}` = s.`{c}`" for c in what.key), *within])
-        values = [c for c in what.columns if c not in what.key]
-        differs = " OR ".join(
-            f"NOT (t.`{c}` <=> s.`{c}`)" for c in values if c not in what.stamps and not _is_map(what, c)
-        )
-        maps = [f"NOT (map_entries(t.`{c}`) <=> map_entries(s.`{c}`))" for c in values if _is_map(what, c)]
-        differs = " OR ".join(filter(None, [differs, *maps])) or "false"
+        values = [c for c in what.columns if c not in (*what.key, *what.stamps)]
+        differs = " OR ".join(_differs(c, what.columns[c]) for c in values) or "false"
         columns: dict[str, str | Column] = {f"`{c}`": f"s.`{c}`" for c in what.columns}
         result = (
-            target.alias("t")
+            DeltaTable.forPath(self.spark, self.path(name))
+            .alias("t")
             .merge(source.alias("s"), match)
             .whenMatchedDelete("s._delete")
             .whenMatchedUpdate(differs, set=columns)
@@ -279,9 +280,7 @@ class Lake:
             .execute()
             .collect()[0]
         )
-        return Written(
-            int(result["num_inserted_rows"]), int(result["num_updated_rows"]), int(result["num_deleted_rows"])
-        )
+        return Written(*(int(result[f"num_{done}_rows"]) for done in ("inserted", "updated", "deleted")))
 
     def _select(self, name: str, rows: DataFrame) -> DataFrame:
         """The contract: exactly the declared columns, in order and of the declared types."""
@@ -295,5 +294,7 @@ class Lake:
         return self._select(name, rows).write.format("delta")
 
 
-def _is_map(what: Table, column: str) -> bool:
-    return what.columns[column].startswith("map")
+def _differs(column: str, kind: str) -> str:
+    """Whether the two rows of a merge differ in the column; maps do not compare, but their entries do."""
+    side = "map_entries({}.`{}`)" if kind.startswith("map") else "{}.`{}`"
+    return f"NOT ({side.format('t', column)} <=> {side.format('s', column)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -369,6 +370,34 @@ def test_flags_of_long_ago_follow_an_action_that_comes_late(spark, lake, setting
     assert len(stored(lake, "date")) == len(days) and not any(stored(lake, "flags"))
 
 
+def test_flags_wait_for_no_bar_of_their_share_and_survive_a_kill(spark, lake, settings, calendars, monkeypatch):
+    """What a run that was killed had announced already, or one that had no bar of the share, is judged by the next."""
+    days = calendars["KR"].between(date(2023, 3, 2), date(2024, 3, 4))
+    rows = [r for s in ("A", "B") for r in walk(s, days, [1000.0 if d < date(2023, 6, 1) else 2000.0 for d in days])]
+    collect(spark, lake, settings, calendars, [r for r in rows if r["date"] < date(2024, 3, 1)])
+    of_a, of_b = ([action(s, "2023-06-01", 2.0, kind="reduction", confirmed=True)] for s in ("A", "B"))
+
+    def killed(self, name, *args, **kwargs):
+        if name == "prices":
+            raise KeyboardInterrupt
+        return merge(self, name, *args, **kwargs)
+
+    merge, first = Lake.merge, [r for r in rows if r["date"] == date(2024, 3, 4) and r["symbol"] == "A"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "merge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(spark, lake, settings, calendars, first, of_a)
+    assert lake.read("actions").count() == 1 and sum(map(bool, stored(lake, "flags"))) == 2
+    other = [bar("C", "2024-03-04", 500.0)]
+    collect(spark, lake, settings, calendars, other, of_a)  # announced as before: nothing about it is new
+    assert [r for r in stored(lake, "symbol", "flags") if r[1]] == [("B", ["jump"])]
+    collect(spark, lake, settings, calendars, first, of_b)
+    assert not any(stored(lake, "flags"))
+    judged_by = lake.version("prices")
+    collect(spark, lake, settings, calendars, first, of_b)
+    assert lake.version("prices") == judged_by, "where nothing changed there is no commit, and no mark either"
+
+
 def test_a_bar_that_fills_a_gap_lets_the_stored_reference_price_speak(spark, lake, settings, calendars):
     """The bar before it comes later and from a source without reference prices."""
     collect(spark, lake, settings, calendars, [bar("R1", "2024-03-06", 510, reference=500.0)])
@@ -516,6 +545,19 @@ def test_two_jobs_that_bring_the_same_session_store_it_once(spark, lake):
     with ThreadPoolExecutor(3) as pool:
         written = list(pool.map(lambda _: Lake(spark, lake.root).merge("indices", new).inserted, range(3)))
     assert sorted(written) == [0, 0, 1] and lake.read("indices").count() == 2
+
+
+def test_a_mark_is_set_while_others_merge(spark, lake):
+    """It changes the table's metadata, which fails a merge that began before; so each waits for the other."""
+    put(lake, "indices", [{"index": "KOSPI", "date": date(2024, 3, 5), "close": 2600.0, "source": "t"}])
+    rows = [lake.read("indices").withColumn("close", F.lit(2700.0 + n)).localCheckpoint() for n in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        merging = pool.submit(lambda: [Lake(spark, lake.root).merge("indices", row).updated for row in rows])
+        for n in itertools.count():
+            lake.set_mark("indices", str(n))
+            if merging.done():
+                break
+    assert merging.result() == [1, 1, 1] and lake.mark("indices") == str(n)
 
 
 def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings, calendars):

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sise.calendars import COUNTRIES, Calendar
 from sise.columns import numbered_sessions, stamped
-from sise.lake import Lake
+from sise.lake import Lake, Written
 from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
@@ -68,7 +68,7 @@ def collect_prices(
             announced = hold(stamped(source.actions(spark, request), source.name))
             known = lake.version("actions")
             actions_new = lake.merge("actions", announced).changed
-            dated = _dated(lake, known) if actions_new else None
+            dated, judged_by = _dated(lake, known)
         with described(spark, "indices: merge"):
             index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
         if low is not None:
@@ -85,6 +85,7 @@ def collect_prices(
                 hold,
                 calendars,
                 dated,
+                judged_by,
                 references=references > 0,
             )
             outcome.details["sessions"] = {"first": low, "last": high}
@@ -115,12 +116,13 @@ def _merge_prices(
     hold: Hold,
     calendars: Mapping[str, Calendar],
     dated: DataFrame | None,
+    judged_by: int,
     *,
     references: bool,
 ) -> int:
     """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
 
-    ``references``: whether new bars have reference prices; ``dated``: of _dated, where an action is new."""
+    ``references``: whether new bars have reference prices; ``dated``, ``judged_by``: of _dated."""
     now = F.current_timestamp()
     # A reverse split may leave an adjusted volume below one: it is a traded bar all the same.
     whole = F.when(F.col("volume") > 0, F.greatest(F.round("volume"), F.lit(1.0))).otherwise(F.round("volume"))
@@ -144,7 +146,7 @@ def _merge_prices(
         )
     else:
         rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
-    found_count = 0
+    learned = Written()
     if references:
         with described(spark, "actions: look for reference prices that nothing explains"):
             first = low if dated is None else min(low, dated.agg(F.min("_ex")).collect()[0][0] or low)
@@ -152,7 +154,9 @@ def _merge_prices(
             judged = hold(actions_from_reference(rows, lake.read("symbols"), lake.read("actions"), sessions))
             found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back", "date"), source.name)
             gone = judged.where("takes_back").withColumn("kind", F.lit("unknown")).withColumn("ex_date", F.col("date"))
-            found_count = lake.merge("actions", found, deletes=gone).inserted
+            learned = lake.merge("actions", found, deletes=gone)
+            if learned.changed and lake.version("actions") == judged_by + 1:  # and of no other job in between
+                judged_by += 1
     limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
     flagged = with_flags(rows, lake.read("actions"), limits)
     changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
@@ -161,35 +165,47 @@ def _merge_prices(
     with described(spark, f"prices: merge bars of {low} … {high}"):
         laid_out = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
         written = lake.merge("prices", laid_out)
+        if dated is not None or learned.changed or not lake.mark("prices"):
+            lake.set_mark("prices", f"{lake.identity('actions')}:{judged_by}")
         flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()
     outcome.rows_out = written.changed
     outcome.details["prices"] = {"inserted": written.inserted, "updated": written.updated}
     outcome.details["flags"] = {row["flag"]: row["count"] for row in flags}
-    return found_count
+    return learned.inserted
 
 
-def _dated(lake: Lake, since: int) -> DataFrame | None:
-    """(country, symbol, _ex): the earliest ex-date of each share's actions that changed after the version ``since``,
-    dividends apart: from there on its moves are to be judged again, and its reference prices looked at."""
-    changes = lake.changes("actions", since, lake.version("actions"))
-    if changes is None:
-        return None
-    return changes.where("kind <> 'dividend'").groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex"))
+def _dated(lake: Lake, known: int) -> tuple[DataFrame | None, int]:
+    """(country, symbol, _ex): the earliest ex-date of each share's actions, dividends apart, that changed since flags
+    were last judged: from there on its moves are to be judged again, and its reference prices looked at. None where
+    nothing changed. And the version of actions up to which that holds.
+
+    The mark on prices says by which version they were judged, so that what a run left undone that was killed, or had
+    no bar to judge, is done by the next one. ``known``: that version in a lake that has no mark yet."""
+    identity, _, version = lake.mark("prices").rpartition(":")
+    since, newest = int(version) if identity else known, lake.version("actions")
+    if identity and lake.replaced("actions", since, identity):
+        since = -1
+    if not lake.arrow.written("actions", since, newest):  # a merge that changes nothing is a version, too
+        return None, newest
+    changes = lake.changes("actions", since, newest)
+    changing = (lake.read("actions") if changes is None else changes).where("kind <> 'dividend'")
+    return changing.groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex")), newest
 
 
 def _select_neighbours(
     prices: DataFrame, new: DataFrame, low: date, hold: Hold, dated: DataFrame | None
 ) -> DataFrame | None:
     """Stored bars that stand beside the new ones: some weeks back, further for a share that paused, and from its first
-    new action on, with the last trade before, for a share that has one."""
+    new action on, with the last trade before, for a share that has one (it may have no new bar)."""
     if prices.isEmpty():
         return None
-    shares = new.select("country", "symbol").distinct()
+    shares = new.select("country", "symbol")
+    shares = (shares if dated is None else shares.unionByName(dated.select("country", "symbol"))).distinct()
     since = low - timedelta(days=_RECENT_DAYS)
     recent = prices.where(F.col("date") >= F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
     traded = recent.where((F.col("volume") > 0) & (F.col("date") < F.lit(low))).select("country", "symbol").distinct()
     if dated is not None:
-        old = dated.where(F.col("_ex") < F.lit(since)).join(shares, on=["country", "symbol"], how="left_semi")
+        old = dated.where(F.col("_ex") < F.lit(since))
         old = hold(old.select("country", "symbol", F.date_sub("_ex", _RECENT_DAYS).alias("_until")))
         far = prices.where(F.col("date") < F.lit(since)).join(F.broadcast(old), on=["country", "symbol"])
         recent = recent.unionByName(far.where(F.col("date") >= F.col("_until")).drop("_until"))
