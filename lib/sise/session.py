@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from signal import Signals
 from typing import Any, TypeVar
 
 from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.logger import PySparkLogger
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.storagelevel import StorageLevel
 from pyspark.util import inheritable_thread_target
@@ -53,6 +55,9 @@ def open_session(name: str) -> SparkSession:
             "jars of conf/jars.lock and --properties-file conf/spark-defaults.conf"
         )
     keep_names(spark)
+    # PySpark tells what is wrong with an expression before it raises, between a job's own lines: it tells it itself.
+    for logger in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)
     return spark
 
 

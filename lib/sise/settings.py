@@ -18,11 +18,14 @@ __all__ = ["FxRates", "Settings", "parse_date"]
 
 
 def parse_date(text: str) -> date:
-    """An ISO date; the error says what was given."""
+    """An ISO date; the error says what was given. Spark is told none of a year below 1000, and nobody means one."""
     try:
-        return date.fromisoformat(text.strip())
+        found = date.fromisoformat(text.strip())
     except ValueError as problem:
         raise ValueError(f"{text!r} is not a date like 2025-03-31") from problem
+    if found.year < 1000:
+        raise ValueError(f"{text!r} is not a date of this millennium or the last")
+    return found
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,14 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _lake(text: str) -> str:
+    if Path(text).is_file():
+        raise ValueError("it is a file")
+    if "%" in text and "://" not in text:
+        raise ValueError("deltalake reads %41 as A: name a folder without %")
+    return text
+
+
 def _setting(variable: str, default: Any, parse: Callable[[str], Any], what: str, secret: bool = False) -> Any:
     metadata = {"variable": variable, "parse": parse, "what": what, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -145,7 +156,7 @@ def _setting(variable: str, default: Any, parse: Callable[[str], Any], what: str
 class Settings:
     """What may differ between two installations. Every field is an environment variable (see ``variables``)."""
 
-    lake: str = _setting("SISE_LAKE", "./lake", str, "where the tables live: a folder, s3a:// or hdfs://")
+    lake: str = _setting("SISE_LAKE", "./lake", _lake, "where the tables live: a folder, s3a:// or hdfs://")
     conf: Path = _setting("SISE_CONF", Path("conf"), Path, "the folder with indicators.json, watchlists.json …")
     local: Path = _setting("SISE_LOCAL", Path(".local"), Path, "reports, event logs and other local state")
     krw_per_usd: FxRates = _setting(

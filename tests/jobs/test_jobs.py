@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,17 @@ def test_errors_come_as_one_json_line_with_the_remedy(tmp_path):
     assert code == 2 and "choose from" in record["error"] and "Traceback" not in errors
     code, record, _ = run(tmp_path / "none", "collect_prices", "--source", "files", SISE_COVERAGE_FLOOR="7")
     assert code == 1 and "SISE_COVERAGE_FLOOR=7" in record["error"]
+
+
+@pytest.mark.slow
+def test_a_wrong_rule_is_told_once(batch, tmp_path):
+    """PySpark has a line of its own for it, which would stand on stdout before the job's."""
+    rules = {"rules": [{"name": "odd", "when": "nosuch > 1"}]}
+    shutil.copytree(HERE / "conf", tmp_path / "conf")
+    (tmp_path / "conf" / "watchlists.json").write_text(json.dumps(rules))
+    shutil.copytree(batch[0], tmp_path / "lake")
+    code, record, errors = run(tmp_path / "lake", "scan_watchlists", SISE_CONF=str(tmp_path / "conf"))
+    assert code == 1 and "rule odd" in record["error"] and "Traceback" not in errors
 
 
 @pytest.mark.parametrize(("problem", "code"), [(UsageError, 2), (InputError, 1), (ConfigError, 1), (ValueError, 1)])

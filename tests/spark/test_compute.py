@@ -342,14 +342,14 @@ def test_a_changed_registry_makes_it_a_full_run(spark, lake, registry, calendars
     more = Registry.parse(
         {
             "core": ["sma_3", "rsi_5"],
-            "extra": [{"column": "adx", "function": "ADX"}, {"column": "cci", "function": "CCI"}],
+            "extra": [{"column": "adx", "function": "ADX"}, {"column": "willr", "function": "WILLR"}],
         }
     )
     wider = Lake(spark, lake.root, more.extra_columns)
     outcome = compute_indicators(spark, wider, more, calendars)
     assert outcome.details["mode"] == "full" and outcome.details["recomputed_from_first_bar"] == ["adx"]
     assert any("adx remember every bar" in line for line in outcome.lines)
-    assert {"sma_3", "rsi_5", "adx", "cci"} < set(wider.read("indicators").columns)
+    assert {"sma_3", "rsi_5", "adx", "willr"} < set(wider.read("indicators").columns)
     assert "sma_20" not in wider.read("indicators").columns
     for of in (lake, wider):
         assert [of._detail(name, "clusteringColumns") for name in ("prices", "indicators")] == [["date", "symbol"]] * 2
@@ -359,7 +359,7 @@ def test_a_full_run_under_another_registry_that_was_killed_is_not_gone_on_with(
     spark, calendars, days, tmp_path, monkeypatch
 ):
     def registry(period):
-        extra = {"column": "cci", "function": "CCI", "parameters": {"timeperiod": period}}
+        extra = {"column": "willr", "function": "WILLR", "parameters": {"timeperiod": period}}
         return Registry.parse({"core": ["sma_5", "rsi_5"], "extra": [extra]})
 
     lake = Lake(spark, str(tmp_path / "marked"), registry(14).extra_columns)
@@ -370,7 +370,7 @@ def test_a_full_run_under_another_registry_that_was_killed_is_not_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         compute_indicators(spark, lake, registry(7), calendars)
     monkeypatch.undo()
-    assert not table(lake)["cci"].equals(before["cci"])
+    assert not table(lake)["willr"].equals(before["willr"])
     assert compute_indicators(spark, lake, registry(14), calendars).details["mode"] == "full"
     assert_same(table(lake), before)
     assert compute_indicators(spark, lake, registry(14), calendars).details["mode"] == "day"
@@ -380,7 +380,7 @@ def test_extra_columns_day_by_day(spark, calendars, days, tmp_path):
     registry = Registry.parse(
         {
             "core": ["sma_5", "rsi_5"],
-            "extra": [{"column": "obv", "function": "OBV"}, {"column": "cci", "function": "CCI"}],
+            "extra": [{"column": name.lower(), "function": name} for name in ("OBV", "CCI", "WILLR")],
         }
     )
     lake = Lake(spark, str(tmp_path / "extra"), registry.extra_columns)

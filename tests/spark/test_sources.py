@@ -223,6 +223,7 @@ def test_text_that_is_no_number_is_said(spark, tmp_path):
 
 def test_codes_as_spreadsheets_leave_them(spark, tmp_path):
     lines = ['="005930"', "\t000660 ", "5930", "A005930", "0126z0", "0059301", "005930.KS", "KR7005930003"]
+    lines += ["5930.0", "'005380", "KRX:005380", "1.2E+05", "５９３０", "#N/A", "NAN", "-"]
     text = "symbol,date,open,high,low,close,volume\n"
     (tmp_path / "bars.csv").write_text(text + "".join(f"{code},2024-03-04,1,1,1,1,5\n" for code in lines))
     rows = read(spark, tmp_path / "bars.csv", market="KOSPI")
@@ -233,6 +234,67 @@ def test_codes_as_spreadsheets_leave_them(spark, tmp_path):
     (tmp_path / "s.csv").write_text("symbol,market\n5930,KOSPI\n")
     with pytest.raises(InputError, match="symbol '5930' is no KRX code"):
         FilesSource(str(tmp_path / "s.csv")).symbols(spark, Request()).collect()
+
+
+def test_a_moment_is_of_its_day_where_the_share_trades(spark, tmp_path):
+    """Midnight in Seoul as UTC has it, in the ways in which databases, Java and pandas write it."""
+    evening = ["+00", "+0000", "+00:00", " +00", "Z", " UTC", " GMT", "+00:00[UTC]", "Z[Etc/UTC]"]
+    written = dict.fromkeys([f"2025-03-13{t}15:00:00{zone}" for zone in evening for t in " T"], date(2025, 3, 14))
+    written |= dict.fromkeys(
+        ["2025-03-14T00:00+09:00[Asia/Seoul]", "2025-03-14 09:00:00.5", "20250314"], date(2025, 3, 14)
+    )
+    written |= dict.fromkeys(["2025-03-14 hello", "2025-03", "2025", "2025-03-14T99:99", "2025-03-14 15:00 CET"])
+    lines = [f"{n:06},{text},1,1,1,1,5" for n, text in enumerate(written)]
+    (tmp_path / "bars.csv").write_text("symbol,date,open,high,low,close,volume\n" + "\n".join(lines))
+    rows = read(spark, tmp_path / "bars.csv", market="KOSPI")
+    assert {text: rows[f"{n:06}"]["date"] for n, text in enumerate(written)} == written
+    assert rows[f"{len(written) - 1:06}"]["problem"] == "date '2025-03-14 15:00 CET' is not a date"
+
+
+def test_a_row_of_more_fields_than_columns_is_refused(spark, tmp_path):
+    """Of a volume of 12,345 without quotes Spark would keep 12."""
+    lines = [
+        "000020,2024-03-04,1,1,1,1,12,345",
+        '000030,2024-03-04,1,1,1,1,"5"',
+        "000040,2024-03-04,1,1,1,1,5,,",
+        "000050",
+    ]
+    (tmp_path / "bars.csv").write_text("symbol,date,open,high,low,close,volume\n" + "\n".join(lines))
+    rows = read(spark, tmp_path / "bars.csv", market="KOSPI")
+    assert rows["000020"]["problem"] == f"more fields than columns: {lines[0]}"
+    assert {s: r["volume"] for s, r in rows.items() if not r["problem"]} == {"000030": 5, "000040": 5, "000050": None}
+    (tmp_path / "s.csv").write_text("symbol,market,listed_shares\n000020,KOSPI,5,969\n")
+    with pytest.raises(InputError, match="more fields than columns: 000020,KOSPI,5,969"):
+        FilesSource(str(tmp_path / "s.csv")).symbols(spark, Request()).collect()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_of_files_are_no_patterns(spark, tmp_path, kind):
+    for n, name in enumerate(("a1", "a[1]", "{b,c}", "d?", "e*", "f (2)%20#+", "가"), 1):
+        frame = GIVEN[:1].assign(symbol=f"00000{n}")
+        (tmp_path / "x[y]").mkdir(exist_ok=True)
+        path = tmp_path / "x[y]" / f"{name}.{kind}"
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    found = FilesSource(str(tmp_path), market="KOSPI").bars(spark, Request()).select("symbol").collect()
+    assert sorted(r["symbol"] for r in found) == [f"00000{n}" for n in range(1, 8)]
+
+
+def test_a_file_without_rows_and_one_that_is_damaged(spark, tmp_path):
+    GIVEN.to_parquet(tmp_path / "a.parquet")
+    GIVEN[:0].astype(object).to_parquet(tmp_path / "empty.parquet")
+    assert len(read(spark, tmp_path, market="KOSPI")) == 3
+    whole, packed = (tmp_path / "a.parquet").read_bytes(), gzip.compress(GIVEN.to_csv(index=False).encode())
+    bad = {
+        "0.parquet": b"",
+        "cut.parquet": whole[: len(whole) // 2],
+        "cut.csv.gz": packed[:-20],
+        "text.csv.gz": b"symbol",
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name} cannot be read as"):
+            read(spark, tmp_path, market="KOSPI")
+        (tmp_path / name).unlink()
 
 
 def test_a_dash_is_nothing_given(spark, tmp_path):

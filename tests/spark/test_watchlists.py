@@ -11,7 +11,7 @@ import pytest
 from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
-from sise.watchlists.rules import load_lists, load_rules
+from sise.watchlists.rules import Rule, load_lists, load_rules
 from sise.watchlists.scan import scan_watchlists
 from sise.watchlists.universe import session_shares
 from tests.builders import action, bar, put, share
@@ -103,6 +103,11 @@ def test_the_rules_that_ship(scan):
     assert found["rsi_oversold"] == ["RSI"] and found["bollinger_lower_touch"] == ["BOL"]
     assert found["high_volume"] == ["VOL"] and found["golden_cross"] == ["GC"] and found["dead_cross"] == ["DC"]
     assert found["high_52_week"] == ["HI"]
+
+
+def test_a_rule_in_capitals_has_its_figures():
+    rule = Rule("x", "RSI_14 > 1 AND volume_ratio_20 > 2", "Close desc")
+    assert rule.columns(["close", "volume", "rsi_14", "volume_ratio_20"]) == ["close", "rsi_14", "volume_ratio_20"]
 
 
 def test_caps_ranks_and_top_per_market(scan):

@@ -16,6 +16,16 @@ def test_every_problem_is_reported_at_once():
         Settings.from_env({"SISE_KRW_PER_USD": "cheap", "SISE_COVERAGE_FLOOR": "1.5", "SISE_TODAY": "31/03/2025"})
     message = str(caught.value)
     assert "SISE_KRW_PER_USD=cheap" in message and "SISE_COVERAGE_FLOOR=1.5" in message and "SISE_TODAY" in message
+    with pytest.raises(ConfigError, match="'0205-06-01' is not a date of this millennium"):
+        Settings.from_env({"SISE_TODAY": "0205-06-01"})
+
+
+def test_a_lake_is_a_folder_that_both_its_readers_find(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"SISE_LAKE=.*file: it is a file .where the tables live: a folder"):
+        Settings.from_env({"SISE_LAKE": str(tmp_path / "file")})
+    with pytest.raises(ConfigError, match="name a folder without %"):
+        Settings.from_env({"SISE_LAKE": str(tmp_path / "a%41")})
 
 
 def test_an_empty_variable_is_unset():

@@ -23,11 +23,12 @@ __all__ = ["Extra"]
 _INPUTS = ("open", "high", "low", "close", "volume")
 # Functions of a fixed number of bars. All others remember every bar so far (a running total, a recursion, a moving
 # average whose kind is a parameter) or count bars from the first one, as MAXINDEX does: what is not known to forget is
-# taken to remember.
+# taken to remember. So is a small difference of running sums (CCI, CORREL, VAR, a slope): the last bits of the sums,
+# which depend on where they began, are more than 1e-12 of it.
 _FORGETTING = """
-    SMA WMA TRIMA MIDPOINT MIDPRICE MOM ROC ROCP ROCR ROCR100 WILLR CCI AROON AROONOSC BOP ULTOSC TRANGE STDDEV VAR
-    LINEARREG LINEARREG_ANGLE LINEARREG_INTERCEPT LINEARREG_SLOPE TSF BETA CORREL MAX MIN MINMAX SUM AVGPRICE MEDPRICE
-    TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP FLOOR LN LOG10 SIN SINH SQRT TAN TANH ADD DIV MULT SUB
+    SMA WMA MIDPOINT MIDPRICE MOM ROC ROCP ROCR ROCR100 WILLR AROON AROONOSC BOP ULTOSC TRANGE LINEARREG
+    LINEARREG_INTERCEPT TSF BETA MAX MIN MINMAX SUM AVGPRICE MEDPRICE TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP
+    FLOOR LN LOG10 SIN SINH SQRT TAN TANH ADD DIV MULT SUB
 """
 
 
@@ -67,13 +68,17 @@ class Extra:
                 f"extra {column!r}: TA-Lib has no function {name!r}.{hint} It has: {', '.join(functions)}"
             )
         valid = dict(_talib().abstract.Function(name).parameters)
-        given = entry.get("parameters") or {}
-        if not isinstance(given, Mapping) or (unknown := set(given) - set(valid)):
-            allowed = ", ".join(f"{k} (default {v})" for k, v in valid.items()) or "none"
+        allowed = ", ".join(f"{k} (default {v})" for k, v in valid.items()) or "none"
+        given = entry.get("parameters", {})
+        if not isinstance(given, Mapping) or not all(type(value) in (int, float) for value in given.values()):
+            raise ConfigError(f"extra {column!r}: parameters {given!r} are no object of numbers. {name} has: {allowed}")
+        if unknown := set(given) - set(valid):
             raise ConfigError(
                 f"extra {column!r}: {name} has no parameter {', '.join(sorted(unknown))}. It has: {allowed}"
             )
-        extra = cls(column, name, tuple(sorted(given.items())))
+        # TA-Lib tells whole numbers from others; JSON, and who writes it, does not.
+        typed = {k: float(value) if isinstance(valid[k], float) else value for k, value in given.items()}
+        extra = cls(column, name, tuple(sorted(typed.items())))
         extra._try_out(valid)
         return extra
 

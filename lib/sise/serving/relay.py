@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import redis
 from kafka import KafkaConsumer
 from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
+from kafka.future import Future as Asked
 
 from sise.console import tell
 from sise.errors import SiseError
@@ -21,7 +26,7 @@ from sise.settings import Settings
 from sise.signals.rules import LiveRules
 from sise.topics import RELAY_GROUP, RULES, SIGNALS, key_of, topic_of
 
-__all__ = ["RulesFile", "publish", "relay"]
+__all__ = ["Publisher", "RulesFile", "publish", "relay"]
 
 _SILENCE = 15.0  # seconds without a partition before it is said
 _PATIENCE = 30.0  # seconds without a partition before it joins its group anew, then twice as many
@@ -66,6 +71,42 @@ def publish(store: SignalStore, sender: Sender, topic: str, signals: list[str]) 
         patiently(lambda: store.published(signals), tell, sender.stop)
 
 
+class Publisher:
+    """``publish`` beside the next records: what fires by them waits for no acknowledgement."""
+
+    def __init__(self, store: SignalStore, sender: Sender, topic: str):
+        self._publish = partial(publish, store, sender, topic)
+        self._pool = ThreadPoolExecutor(1)
+        self._sending: list[str] = []
+        self._waiting: list[str] = []
+        self._work: Future[None] | None = None
+
+    def put(self, signals: list[str]) -> None:
+        """Takes signals, in their order; those on their way already (they are in the outbox, too) not again. To be
+        called again and again: raises what ended the sending."""
+        known = {*self._sending, *self._waiting}  # asked first: since ``signals`` were read more may have arrived
+        self._waiting += [signal for signal in signals if signal not in known]
+        if self._work is None or self._work.done():
+            self._wait()
+            if self._waiting:
+                self._sending, self._waiting = self._waiting, []
+                self._work = self._pool.submit(self._publish, self._sending)
+
+    def _wait(self) -> None:
+        if self._work is not None:
+            self._work.result()
+        self._work, self._sending = None, []
+
+    def finish(self) -> None:
+        """Waits until all of them are in Kafka."""
+        while self._work is not None:
+            self._wait()
+            self.put([])
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
 class _Reader:
     """The group's records. A Kafka that is away, or gives this member no partition, gives none, and that is said."""
 
@@ -74,6 +115,8 @@ class _Reader:
         self._reader: KafkaConsumer = consumer(settings, [RULES], RELAY_GROUP, **_FETCH)
         self.joined = 0.0  # since when it has had partitions
         self._since, self._said, self._patience = time.monotonic(), False, _PATIENCE
+        self._asked: Asked | None = None
+        self._committed, self._behind = self._since, False
 
     def poll(self) -> list[bytes]:
         """The values that came, those of a partition in their order."""
@@ -95,6 +138,7 @@ class _Reader:
         elif time.monotonic() - self._since > self._patience:
             self._patience *= 2  # a group with more members than partitions has none for some
             self._join_anew()
+        self._behind = self._behind or bool(batch)
         return [message.value for messages in batch.values() for message in messages]
 
     def _join_anew(self) -> None:
@@ -108,15 +152,23 @@ class _Reader:
         self.close()
         self._reader = reader
 
-    def commit(self) -> bool:
-        """Whether Kafka knows now how far it is. If not, what was read comes again after a crash, and is refused."""
-        try:
+    def commit(self) -> None:
+        """Tells Kafka now and then how far it is, and waits for no answer. Where Kafka does not know, what was read
+        comes again after a crash, and is refused."""
+        now = time.monotonic()
+        if now - self._committed < _COMMIT_EVERY or (self._asked is not None and not self._asked.is_done):
+            return
+        if self._asked is not None and self._asked.failed():
+            self._behind = True
+            if isinstance(self._asked.exception, CommitFailedError | RebalanceInProgressError):
+                tell("relay: the group shares its partitions anew; what was read comes again and is refused")
+        self._asked = self._reader.commit_async() if self._behind else None
+        self._committed, self._behind = now, False
+
+    def finish(self) -> None:
+        """Tells it for the last time."""
+        with suppress(KafkaError):
             self._reader.commit(timeout_ms=5_000)
-        except (CommitFailedError, RebalanceInProgressError):
-            tell("relay: the group shares its partitions anew; what was read comes again and is refused")
-        except KafkaError:
-            return False
-        return True
 
     def close(self) -> None:
         self._reader.close(timeout_ms=5_000)
@@ -134,34 +186,37 @@ def relay(
     ensure_topics(settings)
     client: redis.Redis = connect(settings)
     store = SignalStore(client, settings, epoch_of_ticks(settings))
-    topic = topic_of(SIGNALS, settings.topic_prefix)
-    sender, reader = Sender(settings, stop, linger_ms=0), _Reader(settings)
+    ended = threading.Event()
+    sender = Sender(settings, lambda: stop() or ended.is_set(), linger_ms=0)
+    publisher, reader = Publisher(store, sender, topic_of(SIGNALS, settings.topic_prefix)), _Reader(settings)
     counts = {"records": 0, "signals": 0}
-    last = committed = looked = time.monotonic()
-    dirty = False
+    last = looked = time.monotonic()
     try:
-        publish(store, sender, topic, patiently(store.unpublished, tell, stop))
+        publisher.put(patiently(store.unpublished, tell, stop))
         while not stop():
-            records = reader.poll()
+            records, fired = reader.poll(), []
             now = time.monotonic()
             if records:
-                last, dirty = now, True
+                last = now
                 fired = store.fire_patiently(records, file.rules, tell, stop)
-                publish(store, sender, topic, fired)
                 counts["records"] += len(records)
                 counts["signals"] += len(fired)
             if now - looked > _LEFT_SECONDS:
                 looked = now
-                publish(store, sender, topic, patiently(lambda: store.unpublished(_LEFT_SECONDS), tell, stop))
-            if dirty and (now - committed > _COMMIT_EVERY or not records):
-                committed, dirty = now, not reader.commit()
-                if file.changed():
-                    tell(f"relay: rules {file.rules.version}")
+                fired += patiently(lambda: store.unpublished(_LEFT_SECONDS), tell, stop)
+            if file.changed():
+                tell(f"relay: rules {file.rules.version}")
+            publisher.put(fired)
+            reader.commit()
             if idle_seconds is not None:
                 patience = idle_seconds if reader.joined else max(idle_seconds, 60)
                 if now - max(last, reader.joined) > patience:
                     break
+        publisher.finish()
+        reader.finish()
     finally:
+        ended.set()
+        publisher.close()
         reader.close()
         sender.close()
         client.close()

@@ -137,7 +137,10 @@ def rules_and_prices(
     ``kind``, ``key`` and ``value`` are null of a tick that is in no watch band, the others of a refused one."""
     refused = F.col("reason").isNotNull()
     rows, names = _with_rules(judged(ticks, live, clock), registry, rules, curves)
-    kind = F.when(refused, "dead").when(_may_have_signals() & _watched(rules), "rules")
+    # Else Spark moves detect_rules' filter below the projections, with all arithmetic of the rules in it: a tick near a
+    # rule has it done twice, and each task its source written twice. It leaves alone what a partition may decide.
+    once = F.spark_partition_id() >= 0
+    kind = F.when(refused, "dead").when(_may_have_signals() & _watched(rules) & once, "rules")
     rows = rows.withColumn("kind", kind)
     record = _record(rules, names, epoch)
     value = F.when(F.col("kind") == "dead", _dead_letter()).when(F.col("kind") == "rules", record)

@@ -18,13 +18,17 @@ from pyspark.sql import types as T
 from sise.calendars import MARKETS, ZONES, normal_market
 from sise.errors import InputError
 from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
-from sise.sources.folders import files_of, frames_of
+from sise.sources.folders import SURPLUS, files_of, frames_of
 
 __all__ = ["FilesSource"]
 
 _NUMBERS = ("open", "high", "low", "close", "volume", "value", "reference")
 _REQUIRED = ("symbol", "date", "open", "high", "low", "close", "volume")
 _COMPACT = (r"^(\d{4})(\d{2})(\d{2})$", "$1-$2-$3")
+# A day, with its time or without, as pandas, DuckDB, PostgreSQL and Java write it; UTC, or another zone behind it.
+_TIME = r"[T ]([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d([.,]\d+)?)?"
+_UTC = r"(?i)\s*(Z|UTC|GMT|[+-]00(:?00)?)(\[[A-Z/_]+\])?$"
+_DAY = rf"^(\d{{4}}-\d{{1,2}}-\d{{1,2}})({_TIME}\s*([+-]\d{{2}}(:?\d{{2}})?(\[[A-Za-z/_]+\])?)?)?$"
 _FLAGS = ("is_etf", "is_warning", "is_administration", "is_halted")
 
 
@@ -59,7 +63,7 @@ class FilesSource:
         rows, market = self._market(frame, markets)
         problems = [_unreadable(rows, c, "a number", _number(rows, c)) for c in _NUMBERS]
         day = _date(rows, "date", _country(market))
-        problems += [_unreadable(rows, "date", "a date", day), _lost_zeros(_symbol(), _country(market))]
+        problems += [_unreadable(rows, "date", "a date", day), _no_code(_symbol(), _country(market)), _surplus(rows)]
         return rows.select(
             _country(market).alias("country"),
             _symbol().alias("symbol"),
@@ -109,7 +113,7 @@ class FilesSource:
             absurd = (found[c] < 0) | (found[c] == float("inf"))
             said.append(F.when(absurd, F.concat(F.lit(f"{c} '"), found[c].cast("string"), F.lit("' is not one"))))
             found[c] = F.when(~F.isnan(found[c]), found[c])  # pandas' and polars' way to have none
-        said.append(_lost_zeros(_symbol(), _country(market)))
+        said += [_no_code(_symbol(), _country(market)), _surplus(rows)]
         why = F.concat(_symbol(), F.lit(": "), F.coalesce(*said)).alias("said")
         if bad := rows.select(why).where("said IS NOT NULL").limit(5).collect():
             raise InputError(f"{_name(frame, self.path)}: {'; '.join(row['said'] for row in bad)}")
@@ -176,9 +180,12 @@ class FilesSource:
         for n, frame in enumerate(frames):
             frames[n] = frame = frame.toDF(*[name.strip().lower() for name in frame.columns])
             if missing := [c for c in required if c not in frame.columns]:
-                has = ", ".join(frame.columns)
+                has = ", ".join(c for c in frame.columns if c != SURPLUS)
                 raise InputError(f"{_name(frame, path)} lacks the column {', '.join(missing)}: it has {has}")
-            if not isinstance(kind_ := frame.schema["symbol"].dataType, T.StringType):
+            kind_ = frame.schema["symbol"].dataType
+            if not isinstance(kind_, T.StringType) and frame.isEmpty():  # pandas gives columns without a value no type
+                frames[n] = frame.withColumn("symbol", F.lit(None).cast("string"))
+            elif not isinstance(kind_, T.StringType):
                 raise InputError(
                     f"{_name(frame, path)}: symbol is {kind_.simpleString()}, not text, so 000020 has become 20: write "
                     "the column as strings"
@@ -204,10 +211,19 @@ def _symbol() -> Column:
     return F.upper(F.regexp_replace("symbol", r"^[\s=\"]+|[\s\"]+$", ""))
 
 
-def _lost_zeros(symbol: Column, country: Column) -> Column:
-    """Null, or why a text is none of KRX's codes: it would be stored as a share of its own."""
-    wrong = (country == "KR") & symbol.rlike("^([0-9]{1,5}|[0-9]{7,}|A[0-9]{6}|.*[.]K[SQ]|KR[0-9A-Z]{10})$")
-    return F.when(wrong, F.concat(F.lit("symbol '"), symbol, F.lit("' is no KRX code of six characters, like 005930")))
+def _no_code(symbol: Column, country: Column) -> Column:
+    """Null, or why a text is none of KRX's codes, but what a spreadsheet, pandas or a vendor makes of one: it would be
+    stored as a share of its own."""
+    wrong = symbol.rlike("^([0-9]{1,5}|[0-9]{7,}|A[0-9]{6}|KR[0-9A-Z]{10}|NAN|NONE|NULL|.*[^0-9A-Z_].*)$")
+    told = F.concat(F.lit("symbol '"), symbol, F.lit("' is no KRX code of six characters, like 005930"))
+    return F.when((country == "KR") & wrong, told)
+
+
+def _surplus(rows: DataFrame) -> Column:
+    """Null, or the row that has more fields than there are columns."""
+    if SURPLUS not in rows.columns:
+        return F.lit(None).cast("string")
+    return F.concat(F.lit("more fields than columns: "), F.substring(SURPLUS, 1, 200))
 
 
 def _number(rows: DataFrame, column: str) -> Column:
@@ -224,8 +240,9 @@ def _date(rows: DataFrame, column: str, country: Column) -> Column:
         return F.when(number.between(18000101, 99991231), compact).otherwise(_day_of(moment, country))
     if isinstance(kind, T.StringType):
         text = F.trim(column)
-        plain = F.regexp_replace(text, *_COMPACT).try_cast("date")
-        return F.when(text.rlike("(Z|[+-]00:?00)$"), _day_of(text.try_cast("timestamp"), country)).otherwise(plain)
+        day = F.regexp_extract(F.regexp_replace(text, *_COMPACT), _DAY, 1).try_cast("date")
+        moment = F.concat(F.regexp_replace(text, _UTC, ""), F.lit("Z")).try_cast("timestamp")
+        return F.when(text.rlike(_TIME + _UTC), _day_of(moment, country)).otherwise(day)
     if isinstance(kind, T.TimestampType):
         return _day_of(value, country)
     return value.try_cast("date")

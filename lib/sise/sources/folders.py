@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from sise.console import tell
 from sise.errors import InputError
 
-__all__ = ["files_of", "frames_of"]
+__all__ = ["SURPLUS", "files_of", "frames_of"]
+
+SURPLUS = "_surplus"  # of a CSV's row with more fields than its header: the row; else null
 
 _HEAD = 8_192
 _MOST = 64 * 2**20  # characters of a file that are looked at for its encoding
@@ -53,24 +57,51 @@ def files_of(spark: SparkSession, path: str) -> Mapping[str, list[str]]:
 
 
 def frames_of(spark: SparkSession, kind: str, files: Sequence[str]) -> list[DataFrame]:
-    """The files as few frames, each of files with the same columns of the same types; of CSV all is text."""
+    """The files as few frames, each of files with the same columns of the same types; of CSV all is text, and there is
+    the column SURPLUS. Raises InputError that names a file which cannot be read."""
     if kind == "csv":
-        reader = spark.read.option("header", "true").option("enforceSchema", "false")
         groups: dict[tuple[str, str], list[str]] = {}
         for file in files:
             groups.setdefault(_form(spark, file), []).append(file)
         if len(groups) > 1:
             groups.pop(_EMPTY, None)
-        return [reader.option("encoding", encoding).csv(group) for (encoding, _), group in groups.items()]
+        return [_csv(spark, group, encoding) for (encoding, _), group in groups.items()]
+    with suppress(PySparkException, Py4JJavaError):  # types that do not go together, or a file that is none
+        return [spark.read.option("mergeSchema", str(len(files) > 1).lower()).parquet(*_literally(files))]
+    forms: dict[str, list[str]] = {}
+    for file in files:
+        with _readable(file, "parquet"):
+            forms.setdefault(spark.read.parquet(*_literally([file])).schema.simpleString(), []).append(file)
+    return [spark.read.parquet(*_literally(some)) for some in forms.values()]
+
+
+def _csv(spark: SparkSession, files: Sequence[str], encoding: str) -> DataFrame:
+    """Spark drops the fields that a row has too many: of 12,345 without quotes it would keep 12."""
+    reader = spark.read.option("header", "true").option("enforceSchema", "false").option("encoding", encoding)
+    paths = list(_literally(files))
+    names = reader.csv(paths).schema
+    reader = reader.option("columnNameOfCorruptRecord", SURPLUS).schema(names.add(SURPLUS, "string"))
+    # Such a row has as many separators as there are columns, or more; those at its end have nothing behind them.
+    bare = F.regexp_replace(F.regexp_replace(SURPLUS, '"[^"]*"', ""), r"[,\s]+$", "")
+    return reader.csv(paths).withColumn(
+        SURPLUS, F.when(F.regexp_count(bare, F.lit(",")) >= len(names) - 1, F.col(SURPLUS))
+    )
+
+
+def _literally(files: Sequence[str]) -> Iterator[str]:
+    """Their paths as Spark is to be given them, which takes a path for a pattern."""
+    return (re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in files)
+
+
+@contextmanager
+def _readable(file: str, kind: str) -> Iterator[None]:
+    """What Java says of a file that it cannot read, as an InputError that names it."""
     try:
-        return [spark.read.option("mergeSchema", str(len(files) > 1).lower()).parquet(*files)]
-    except (PySparkException, Py4JJavaError):  # types that do not go together: each file is asked for its own
-        forms: dict[str, list[str]] = {}
-        for file in files:
-            forms.setdefault(spark.read.parquet(file).schema.simpleString(), []).append(file)
-        if len(forms) < 2:
-            raise
-        return [spark.read.parquet(*some) for some in forms.values()]
+        yield
+    except (PySparkException, Py4JJavaError) as problem:
+        why = str(problem.java_exception) if isinstance(problem, Py4JJavaError) else str(problem)
+        first = why.strip().splitlines()[0][:300]
+        raise InputError(f"{file} cannot be read as {kind}: is it damaged, or cut off? ({first})") from problem
 
 
 def _place(spark: SparkSession, path: str) -> Any:
@@ -80,13 +111,14 @@ def _place(spark: SparkSession, path: str) -> Any:
 
 def _form(spark: SparkSession, file: str) -> tuple[str, str]:
     """Of a CSV: its encoding, and the line of its columns' names."""
-    with closing(_opened(spark, file)) as stream:
+    with _readable(file, "csv"), closing(_opened(spark, file)) as stream:
         head = bytes(stream.readNBytes(_HEAD))
     for encoding in _ENCODINGS:
         with suppress(UnicodeDecodeError):
             line = codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
-            if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
-                return encoding, line
+            with _readable(file, "csv"):
+                if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
+                    return encoding, line
     raise InputError(f"{file} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")
 
 

@@ -82,7 +82,7 @@ class Rule:
 
     def columns(self, known: Iterable[str]) -> list[str]:
         """The columns that the rule names: the figures that put a share on its list."""
-        words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", f"{self.when} {self.rank_by}"))
+        words = set(re.findall(r"[a-z_][a-z0-9_]*", f"{self.when} {self.rank_by}".lower()))  # Spark knows no case
         return [name for name in known if name in words]
 
 
