@@ -49,7 +49,7 @@ def test_signals_go_to_kafka_beside_the_next_records_in_order_and_once():
     a, b, c = (json.dumps({"id": name, "country": "KR", "symbol": "A"}) for name in "abc")
     publisher.put([a])
     publisher.put([b])
-    publisher.put([a, b, c])  # as the outbox has them
+    publisher.put([c, a, b, c])  # what fired, and as the outbox has them
     assert not published
     answers.set()
     publisher.finish()

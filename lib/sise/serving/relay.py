@@ -34,6 +34,7 @@ _PATIENCE = 30.0  # seconds without a partition before it joins its group anew, 
 _FETCH = {"fetch_min_bytes": 65_536, "fetch_max_wait_ms": 10}
 _LEFT_SECONDS = 5.0  # how long a signal is in no topic until another member may send it: the one that fired it is dead
 _COMMIT_EVERY = 0.25  # seconds; what comes again after a crash is refused by its source offset
+_ANSWER_SECONDS = 5.0  # how long Kafka may take to say that it knows, before it is told again
 
 
 class RulesFile:
@@ -85,7 +86,7 @@ class Publisher:
         """Takes signals, in their order; those on their way already (they are in the outbox, too) not again. To be
         called again and again: raises what ended the sending."""
         known = {*self._sending, *self._waiting}  # asked first: since ``signals`` were read more may have arrived
-        self._waiting += [signal for signal in signals if signal not in known]
+        self._waiting += [signal for signal in dict.fromkeys(signals) if signal not in known]
         if self._work is None or self._work.done():
             self._wait()
             if self._waiting:
@@ -150,17 +151,17 @@ class _Reader:
             return
         tell("relay: joining its group anew")
         self.close()
-        self._reader = reader
+        self._reader, self._asked, self._behind = reader, None, False
 
     def commit(self) -> None:
         """Tells Kafka now and then how far it is, and waits for no answer. Where Kafka does not know, what was read
         comes again after a crash, and is refused."""
-        now = time.monotonic()
-        if now - self._committed < _COMMIT_EVERY or (self._asked is not None and not self._asked.is_done):
+        now, asked = time.monotonic(), self._asked
+        if now - self._committed < (_COMMIT_EVERY if asked is None or asked.is_done else _ANSWER_SECONDS):
             return
-        if self._asked is not None and self._asked.failed():
+        if asked is not None and not asked.succeeded():
             self._behind = True
-            if isinstance(self._asked.exception, CommitFailedError | RebalanceInProgressError):
+            if isinstance(asked.exception, CommitFailedError | RebalanceInProgressError):
                 tell("relay: the group shares its partitions anew; what was read comes again and is refused")
         self._asked = self._reader.commit_async() if self._behind else None
         self._committed, self._behind = now, False

@@ -12,6 +12,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from sise.console import tell
 from sise.errors import InputError
@@ -79,13 +80,12 @@ def _csv(spark: SparkSession, files: Sequence[str], encoding: str) -> DataFrame:
     """Spark drops the fields that a row has too many: of 12,345 without quotes it would keep 12."""
     reader = spark.read.option("header", "true").option("enforceSchema", "false").option("encoding", encoding)
     paths = list(_literally(files))
-    names = reader.csv(paths).schema
-    reader = reader.option("columnNameOfCorruptRecord", SURPLUS).schema(names.add(SURPLUS, "string"))
+    named = reader.csv(paths).schema
+    whole = T.StructType([*named, T.StructField(SURPLUS, T.StringType())])
+    rows = reader.option("columnNameOfCorruptRecord", SURPLUS).schema(whole).csv(paths)
     # Such a row has as many separators as there are columns, or more; those at its end have nothing behind them.
     bare = F.regexp_replace(F.regexp_replace(SURPLUS, '"[^"]*"', ""), r"[,\s]+$", "")
-    return reader.csv(paths).withColumn(
-        SURPLUS, F.when(F.regexp_count(bare, F.lit(",")) >= len(names) - 1, F.col(SURPLUS))
-    )
+    return rows.withColumn(SURPLUS, F.when(F.regexp_count(bare, F.lit(",")) >= len(named), F.col(SURPLUS)))
 
 
 def _literally(files: Sequence[str]) -> Iterator[str]:
