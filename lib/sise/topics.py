@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "DEAD",
+    "LONGEST",
     "RELAY_GROUP",
     "RULES",
     "SIGNALS",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 Tick = dict[str, Any]
+LONGEST = 200  # characters of a tick's key, market or label
 RELAY_GROUP = "sise-relay"  # of consumers; SISE_TOPIC_PREFIX comes before it as before a topic
 
 

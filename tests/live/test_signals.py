@@ -171,7 +171,7 @@ def labelled(settings: Settings, registry, count: int, seed: int, prob: float = 
                 sent.append(tick)
                 yield tick
 
-    produce(Recording(), settings, lambda: False)
+    produce(Recording(), settings, lambda: False, rate=50.0)
     return {(t["symbol"], rule) for t in sent for rule in t.get("label", "").split(",") if rule}
 
 

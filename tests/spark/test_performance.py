@@ -354,6 +354,35 @@ def test_only_what_is_new_or_changed_is_evaluated(lake, track, days, tmp_path):
     assert_same_as_at_once(lake, track, conf)
 
 
+def test_the_next_run_does_what_a_killed_one_and_prices_that_lagged_left(lake, track, days, tmp_path, monkeypatch):
+    put(lake, "signals", [signal("a", "AAA", days[5]), signal("z", "AAA", days[38])])
+    merge(lake, "prices", bars("AAA", days[:8]))
+    track()
+    assert table(lake)["z"]["no_entry"] == "no_session" and not table(lake)["z"]["complete"]
+    merge(lake, "prices", bars("AAA", days)[8:])
+    assert track().details["rules"]["rsi_oversold"][1]["mean"] > 0
+    assert table(lake)["z"]["entry_date"] == days[39] and table(lake)["a"]["complete"]
+    merge(lake, "actions", [{"source": "t", **action("AAA", str(days[38]), 0.5)}])
+    assert track().rows_in == 2, "a factor may count for one bar and not for another, whatever its day"
+
+    rules = json.loads((CONF / "watchlists.json").read_text())
+    for rule in rules["rules"]:
+        rule["direction"] = "short"
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "watchlists.json").write_text(json.dumps(rules))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sise.lake.Lake.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            track(conf=tmp_path / "conf")
+    assert table(lake)["a"]["direction"] == "short"
+    assert track(conf=tmp_path / "conf").details["rules"]["rsi_oversold"][1]["mean"] < 0
+    assert track(conf=tmp_path / "conf").rows_in == 0
+
+
 def assert_same_as_at_once(lake, track, conf):
     """What the runs have added up to equals one evaluation of everything."""
     stepwise = table(lake)

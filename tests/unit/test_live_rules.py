@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sise.errors import ConfigError
+from sise.errors import ConfigError, InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
 from sise.serving.relay import RulesFile
 from sise.signals.curves import load_curves, share_at
 from sise.signals.explain import explain
+from sise.signals.labelled import rules_at
 from sise.signals.levels import levels_of
 from sise.signals.rules import Expression, LiveRules
 from sise.watchlists.rules import parsed_rules
@@ -28,6 +29,13 @@ def load(tmp_path, *entries, **live):
     rule = {"name": "mine", "live": {"measure": "rsi_14", "fires": "<", "at": 30} | live}
     path.write_text(json.dumps({"rules": list(entries) or [rule]}))
     return LiveRules.load(path, REGISTRY)
+
+
+def named(tmp_path, measure):
+    path = tmp_path / "named.json"
+    rule = {"name": "other", "live": {"measure": measure, "fires": "<", "at": 1}}
+    path.write_text(json.dumps({"rules": [rule]}))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -141,6 +149,18 @@ def test_no_level_where_the_volume_so_far_decides_or_a_column_is_not_there_yet(t
         assert (level.price, level.now, level.why) == (None, False, "depends on the volume so far")
     (level,) = levels_of(REGISTRY, load(tmp_path), state)
     assert level.price is None and "not in live_state yet" in level.why
+
+
+def test_what_no_rule_looks_at_need_not_be_in_live_state(tmp_path):
+    """An indicator is in conf/ before the day computes it."""
+    opens = datetime(2025, 3, 31, tzinfo=UTC)
+    state = {"country": "US", "close": 8.0, "rsi_14_gain": 0.001, "rsi_14_loss": 0.06, "rsi_14": 20.0}
+    state |= {"session_open": opens, "session_close": opens + timedelta(hours=6)}
+    more, curves = Registry.parse({"core": [*REGISTRY.core, "sma_10"]}), load_curves(CONF / "volume_curves.json")
+    moment = int(opens.timestamp() * 1000) + 60_000
+    assert rules_at(more, load(tmp_path), curves, state, 7.9, 1, moment) == ["mine"]
+    with pytest.raises(InputError, match="live_state lacks 'sma_10_sum', which the rules need: run jobs/compute_ind"):
+        rules_at(more, LiveRules.load(named(tmp_path, "price / sma_10"), more), curves, state, 7.9, 1, moment)
 
 
 def test_a_rule_that_holds_between_prices_only_has_no_level(tmp_path):

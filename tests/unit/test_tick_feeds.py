@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
 
-from sise.serving.feeds import paced
+from sise.errors import UsageError
+from sise.indicators.registry import Registry
+from sise.serving.feeds import add_feed, feed_of, paced
+from sise.settings import Settings
 from sise.sources.ticks import ReplayFeed, walk_bar
 from sise.ticks import krx_tick
 
@@ -57,3 +61,20 @@ def test_the_pace():
         assert list(paced(iter(ticks), rate, speed, lambda: False)) == ticks
         assert seconds <= time.monotonic() - started < seconds + 1
     assert list(paced(iter(ticks), None, None, lambda: True)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--rate nan", "--rate nan must be a number above 0"),
+        ("--interval inf", "--interval inf must be a number above 0"),
+        ("--count 0", "--count 0 must be 1 or more"),
+        ("--seed -1", "--seed -1 must be 0 or more"),
+        ("--per-bar 0", "--per-bar 0 must be 1 or more"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(given, said):
+    parser = argparse.ArgumentParser()
+    add_feed(parser)
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        feed_of(parser.parse_args(["--source", "test", *given.split()]), Settings(), Registry(()), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -88,8 +89,12 @@ def feed_of(
     """The feed that the arguments name; raises UsageError for what makes no sense. ``stop`` ends a vendor's."""
     for name in ("rate", "speed", "interval"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name} {value} must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} {value} must be a number above 0")
+    for name, least in (("count", 1), ("seed", 0), ("per_bar", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be {least} or more")
     if not 0 <= args.signal_prob <= 1:
         raise UsageError(f"--signal-prob {args.signal_prob} must be from 0 to 1")
     reader = LakeReader(settings.lake)
@@ -102,7 +107,8 @@ def feed_of(
         rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
         curves = load_curves(settings.conf_file("volume_curves.json"))
         _warn_of({state["country"]: (state["valid_session"], state["session_close"]) for state in states}, settings)
-        return TestFeed(registry, rules, curves, states, args.interval, args.signal_prob, args.count, args.seed)
+        most = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
+        return TestFeed(registry, rules, curves, states, args.interval, args.signal_prob, args.count, args.seed, most)
     if args.session is not None:
         bars = reader.rows("prices", _BAR, [("date", "=", args.session)]).to_pylist()
         if not bars:
@@ -227,6 +233,7 @@ def produce(
     sender = Sender(settings, stop)
     outcome = Outcome()
     replay = feed.name == "replay"
+    rate = 1 / feed.interval if isinstance(feed, TestFeed) else rate
     labelled = 0
     ticks = with_reports(feed, settings)
     ticks = ticks if count is None else islice(ticks, count)

@@ -18,8 +18,9 @@ from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.signals.curves import Curve, session_share
-from sise.signals.judge import LONGEST, PRICE, Clock, judged, with_moves, with_settled
+from sise.signals.judge import PRICE, Clock, judged, with_moves, with_settled
 from sise.signals.rules import LiveRules
+from sise.topics import LONGEST
 
 __all__ = [
     "complaints_of_universe",
@@ -169,8 +170,9 @@ def _with_rules(
     values |= {f"prev_{c}": state[c] for c in state if f"prev_{c}" in named}
     # As a double: the arithmetic is done for refused ticks, too, and a time may be any number.
     since_open = F.col("timestamp").cast("double") - F.col("opens")
-    elapsed = since_open / length
-    values["session_share"] = session_share(curves, F.col("country"), elapsed)
+    # A column, since the curves ask for it at each of their points.
+    rows = rows.withColumn("elapsed", since_open / length)
+    values["session_share"] = session_share(curves, F.col("country"), F.col("elapsed"))
     values["elapsed_minutes"] = since_open / 60_000.0
     shown = [c for c in values if c in named]
     rows = rows.withColumns({f"v_{name}": value for name, value in values.items()})

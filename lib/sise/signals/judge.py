@@ -12,13 +12,12 @@ from pyspark.sql import functions as F
 from sise.columns import by_country
 from sise.prices.quality import rounding_of
 from sise.prices.unsettled import UNSETTLED, WITHDRAWN
-from sise.topics import TICK_FIELDS
+from sise.topics import LONGEST, TICK_FIELDS
 
-__all__ = ["LONGEST", "PRICE", "Clock", "judged", "price_side", "tick_prices", "with_moves", "with_settled"]
+__all__ = ["PRICE", "Clock", "judged", "price_side", "tick_prices", "with_moves", "with_settled"]
 
 PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
 _MOVES_DAYS = 400  # no signal is followed for longer
-LONGEST = 200  # characters of a tick's key, market or label
 _NOT_A_TICK = "not a tick: malformed JSON, or not an object"
 
 

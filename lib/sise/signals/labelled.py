@@ -6,7 +6,6 @@ that holds there; the other ticks' prices make no rule hold.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from sise.errors import InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
 from sise.signals.curves import Curve, share_at
 from sise.signals.levels import levels_of, values_at
 from sise.signals.rules import LiveRule, LiveRules
 from sise.ticks import tick_size
-from sise.topics import Tick
+from sise.topics import LONGEST, Tick
 
 __all__ = ["TestFeed", "rules_at"]
 
@@ -37,9 +37,14 @@ def rules_at(
     day_volume: int,
     timestamp: int,
 ) -> list[str]:
-    """The rules that a tick makes hold, by numpy: what the stream must find."""
+    """The rules that a tick makes hold, by numpy: what the stream must find. Raises InputError where ``state`` does not
+    have what they need."""
     opens, closes = _hours(state)
-    values = values_at(registry, state, price, float(day_volume))
+    needed = registry.only({name.removeprefix("prev_") for name in rules.names})
+    try:
+        values = values_at(needed, state, price, float(day_volume))
+    except KeyError as lacking:
+        raise InputError(f"live_state lacks {lacking}, which the rules need: run jobs/compute_indicators.py") from None
     elapsed = (timestamp - opens) / (closes - opens)
     values["session_share"] = share_at(curves, state["country"], elapsed)
     values["elapsed_minutes"] = (timestamp - opens) / 60_000
@@ -54,10 +59,10 @@ def _hours(state: Mapping[str, Any]) -> tuple[int, int]:
 
 @dataclass
 class TestFeed:
-    """A tick every ``interval`` seconds; with ``signal_prob`` one that must fire, each share once at most.
+    """A tick every ``interval`` seconds of its clock; with ``signal_prob`` one that must fire, each share once at most.
 
     ``states``: live_state's rows of shares that may have signals. The feed's clock starts 45 minutes into the
-    session that live_state is for, whatever time it is.
+    session that live_state is for, whatever time it is. ``most``: by country, the move that detection believes.
     """
 
     __test__ = False  # not a test itself
@@ -70,13 +75,14 @@ class TestFeed:
     signal_prob: float = 0.3
     count: int | None = None
     seed: int = 1
+    most: Mapping[str, float] | None = None
     name: str = "test"
 
     def ticks(self) -> Iterator[Tick]:
         rng = np.random.default_rng(self.seed)
         order = list(rng.permutation(len(self.states)))
         fresh = [self.states[i] for i in order]
-        started, sent = time.monotonic(), 0
+        sent = 0
         quiet: list[Mapping[str, Any]] = []
         while self.count is None or sent < self.count:
             elapsed_ms = int(sent * self.interval * 1000)
@@ -86,7 +92,6 @@ class TestFeed:
             tick = tick or self._quiet(fresh, quiet, elapsed_ms, rng)
             if tick is None:
                 return
-            time.sleep(max(0.0, started + sent * self.interval - time.monotonic()))
             sent += 1
             yield tick
 
@@ -98,19 +103,21 @@ class TestFeed:
             choices = self._choices(state, now)
             if choices:
                 rule, price, volume = choices[int(rng.integers(len(choices)))]
-                label = rules_at(self.registry, self.rules, self.curves, state, price, volume, now)
-                if rule.name in label:
-                    return self._tick(state, price, volume, now, ",".join(label))
+                held = rules_at(self.registry, self.rules, self.curves, state, price, volume, now)
+                label = ",".join(held)
+                if rule.name in held and len(label) <= LONGEST:
+                    return self._tick(state, price, volume, now, label)
         return None
 
     def _choices(self, state: Mapping[str, Any], now: int) -> list[tuple[LiveRule, float, int]]:
         found: list[tuple[LiveRule, float, int]] = []
         step = tick_size(float(state["close"]), state["country"])
+        most = min(0.29, (self.most or {}).get(state["country"], 1.0))
         for level in levels_of(self.registry, self.rules, state, us_limit=0.4):
             rule = self.rules.by_name[level.rule]
             if level.price is not None and level.side is not None:
                 price = level.price + (-2 if level.side == "below" else 2) * step
-                if price > 0 and abs(price / float(state["close"]) - 1) < 0.29:
+                if price > 0 and abs(price / float(state["close"]) - 1) < most:
                     found.append((rule, round(price, 4), 1))
             elif "day_volume" in rule.names and state.get("volume_avg_20"):
                 opens, closes = _hours(state)

@@ -206,7 +206,9 @@ def _with_results(rows: DataFrame, symbols: DataFrame, as_of: Mapping[str, date]
         "mae": F.least(made(F.col("_high")), made(F.col("_low"))),
         "suspect": F.col("_glitch") | (jump & ~_gone_by(F.least(soon, now))),
         "until": F.when(jump, soon).otherwise(last),
-        "complete": over[_LONGEST] | no_entry.isNotNull(),
+        # A delisting may be told after the last trades, and the sessions there are may go on.
+        "complete": (over[_LONGEST] & ~F.coalesce(jump & (now < soon), F.lit(False)))
+        | F.coalesce(no_entry != "no_session", F.lit(False)),
     }
     return rows.select(*_ENTRY, *[value.alias(name) for name, value in results.items()])
 

@@ -30,8 +30,9 @@ __all__ = ["evaluated", "last_sessions", "pinned", "track_signals"]
 
 _SHARE = ["country", "symbol"]
 _READ = ("prices", "actions", "symbols", "indices")
-# Which rows of a share a change concerns: those that depend on a day from this one on.
-_DATED = {"prices": "date", "actions": "ex_date", "symbols": "valid_from"}
+# Which rows of a share a change concerns: those that depend on a day from this one on. All, where it is a factor: it
+# may count for one of two bars, whatever their days, since each has a basis of its own.
+_DATED = {"prices": "date", "actions": "IF(kind = 'dividend', ex_date, DATE'1900-01-01')", "symbols": "valid_from"}
 
 
 def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars: Mapping[str, Calendar]) -> Outcome:
@@ -123,7 +124,7 @@ def _changes(
     if any(frame is None for frame in frames.values()):
         outcome.say("the change feed no longer reaches back to the last run: every signal is evaluated again")
         return None
-    found = [frames[name].select(*_SHARE, F.col(c).alias("since")) for name, c in _DATED.items()]  # type: ignore[union-attr]
+    found = [frames[name].select(*_SHARE, F.expr(c).alias("since")) for name, c in _DATED.items()]  # type: ignore[union-attr]
     shares = reduce(DataFrame.unionByName, found).groupBy(*_SHARE).agg(F.min("since").alias("_since"))
     index = frames["indices"]
     assert index is not None
@@ -164,11 +165,15 @@ def _performance(todo: DataFrame, results: DataFrame, as_of: Mapping[str, date])
 def _summarize(
     lake: Lake, versions: Mapping[str, int], done: Mapping[str, int] | None, outcome: Outcome, hold: Hold
 ) -> None:
-    if done == versions and not outcome.rows_out:
+    if done == versions and not outcome.rows_in:
         figures = lake.read("signal_summary")
     else:
         figures = hold(summarize(lake.read("signal_performance"), "rule"))
-        note = {"versions": versions, "ids": {name: lake.identity(name) for name in versions}}
+        note = {
+            "versions": versions,
+            "ids": {name: lake.identity(name) for name in versions},
+            "performance": lake.version("signal_performance"),
+        }
         lake.replace("signal_summary", figures.coalesce(1), note=json.dumps(note))
     whole = figures.where((F.col("market") == ALL) & (F.col("month") == ALL)).orderBy("rule", "horizon").collect()
     outcome.details["rules"] = {}
@@ -189,12 +194,15 @@ def _say_unknown(signals: DataFrame, directions: Mapping[str, str], outcome: Out
 
 
 def _progress(lake: Lake) -> dict[str, int] | None:
-    """The versions that the last run had read; None where there was none, or a table is another one or older now."""
+    """The versions that the last run had read; None where there was none, or it was killed between its two commits, or
+    a table is another one or older now."""
     note = lake.note("signal_summary") if lake.exists("signal_performance") else None
     try:
         done = json.loads(note or "")
-        versions, ids = dict(done["versions"]), dict(done["ids"])
+        versions, ids, written = dict(done["versions"]), dict(done["ids"]), int(done["performance"])
     except (KeyError, TypeError, ValueError):
         return None
-    other = any(lake.replaced(name, version, ids.get(name)) for name, version in versions.items())
+    other = written != lake.version("signal_performance") or any(
+        lake.replaced(name, version, ids.get(name)) for name, version in versions.items()
+    )
     return versions if not other and set(versions) == {"signals", *_READ} else None
