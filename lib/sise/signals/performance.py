@@ -206,9 +206,10 @@ def _with_results(rows: DataFrame, symbols: DataFrame, as_of: Mapping[str, date]
         "mae": F.least(made(F.col("_high")), made(F.col("_low"))),
         "suspect": F.col("_glitch") | (jump & ~_gone_by(F.least(soon, now))),
         "until": F.when(jump, soon).otherwise(last),
-        # A delisting may be told after the last trades, and the sessions there are may go on.
-        "complete": (over[_LONGEST] & ~F.coalesce(jump & (now < soon), F.lit(False)))
-        | F.coalesce(no_entry != "no_session", F.lit(False)),
+        # A delisting may be told after the last trades, and prices may have to catch up with the signal.
+        "complete": F.when(no_entry.isNotNull(), (no_entry != "no_session") | (F.col("session") <= now)).otherwise(
+            over[_LONGEST] & ~F.coalesce(jump & (now < soon), F.lit(False))
+        ),
     }
     return rows.select(*_ENTRY, *[value.alias(name) for name, value in results.items()])
 
