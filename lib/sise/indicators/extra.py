@@ -79,10 +79,10 @@ class Extra:
         # TA-Lib tells whole numbers from others; JSON, and who writes it, does not.
         typed = {k: float(value) if isinstance(valid[k], float) else value for k, value in given.items()}
         extra = cls(column, name, tuple(sorted(typed.items())))
-        extra._try_out(valid)
+        extra._try_out(allowed)
         return extra
 
-    def _try_out(self, valid: Mapping[str, Any]) -> None:
+    def _try_out(self, allowed: str) -> None:
         """Wrong values show when the function runs."""
         rng = np.random.default_rng(1)
         close = 100 + rng.normal(0, 1, 400).cumsum()
@@ -90,7 +90,6 @@ class Extra:
         try:
             self.compute(bars)
         except Exception as problem:
-            allowed = ", ".join(f"{k} (default {v})" for k, v in valid.items()) or "none"
             raise ConfigError(
                 f"extra {self.column!r}: {self.function} with {dict(self.parameters)} does not run on bars: {problem}. "
                 f"Its parameters: {allowed}"

@@ -63,17 +63,21 @@ def frames_of(spark: SparkSession, kind: str, files: Sequence[str]) -> list[Data
     if kind == "csv":
         groups: dict[tuple[str, str], list[str]] = {}
         for file in files:
-            groups.setdefault(_form(spark, file), []).append(file)
+            with _readable(file, "csv"):
+                groups.setdefault(_form(spark, file), []).append(file)
         if len(groups) > 1:
             groups.pop(_EMPTY, None)
         return [_csv(spark, group, encoding) for (encoding, _), group in groups.items()]
-    with suppress(PySparkException, Py4JJavaError):  # types that do not go together, or a file that is none
+    try:
         return [spark.read.option("mergeSchema", str(len(files) > 1).lower()).parquet(*_literally(files))]
-    forms: dict[str, list[str]] = {}
-    for file in files:
-        with _readable(file, "parquet"):
-            forms.setdefault(spark.read.parquet(*_literally([file])).schema.simpleString(), []).append(file)
-    return [spark.read.parquet(*_literally(some)) for some in forms.values()]
+    except (PySparkException, Py4JJavaError):  # types that do not go together, or a file that is none
+        forms: dict[str, list[str]] = {}
+        for file in files:
+            with _readable(file, "parquet"):
+                forms.setdefault(spark.read.parquet(*_literally([file])).schema.simpleString(), []).append(file)
+        if len(forms) < 2:
+            raise
+        return [spark.read.parquet(*_literally(some)) for some in forms.values()]
 
 
 def _csv(spark: SparkSession, files: Sequence[str], encoding: str) -> DataFrame:
@@ -111,14 +115,13 @@ def _place(spark: SparkSession, path: str) -> Any:
 
 def _form(spark: SparkSession, file: str) -> tuple[str, str]:
     """Of a CSV: its encoding, and the line of its columns' names."""
-    with _readable(file, "csv"), closing(_opened(spark, file)) as stream:
+    with closing(_opened(spark, file)) as stream:
         head = bytes(stream.readNBytes(_HEAD))
     for encoding in _ENCODINGS:
         with suppress(UnicodeDecodeError):
             line = codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
-            with _readable(file, "csv"):
-                if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
-                    return encoding, line
+            if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
+                return encoding, line
     raise InputError(f"{file} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")
 
 
