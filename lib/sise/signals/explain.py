@@ -44,9 +44,8 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
     yield "rule", "version", str(signal["rule_version"])
     yield "rule", rule.name, f"{rule.measure} {rule.fires} {rule.at:g}"
     recorded = dict(signal["indicators"])
-    mine = registry.only({name.removeprefix("prev_") for name in rule.names})
     try:  # a registry may have grown since: only what the rule looks at has to be there
-        values = values_at(mine, state, signal["trigger_price"], signal["day_volume"])
+        values = values_at(registry, rule.names, state, signal["trigger_price"], signal["day_volume"])
     except KeyError as problem:
         raise InputError(f"live_state of that session has no {problem.args[0]}, which {rule.name} needs now") from None
     values["session_share"] = recorded.get("session_share", np.nan)

@@ -40,9 +40,8 @@ def rules_at(
     """The rules that a tick makes hold, by numpy: what the stream must find. Raises InputError where ``state`` does not
     have what they need."""
     opens, closes = _hours(state)
-    needed = registry.only({name.removeprefix("prev_") for name in rules.names})
     try:
-        values = values_at(needed, state, price, float(day_volume))
+        values = values_at(registry, rules.names, state, price, float(day_volume))
     except KeyError as lacking:
         raise InputError(f"live_state lacks {lacking}, which the rules need: run jobs/compute_indicators.py") from None
     elapsed = (timestamp - opens) / (closes - opens)

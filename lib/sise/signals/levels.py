@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,15 @@ class Level:
     why: str = ""
 
 
-def values_at(registry: Registry, state: Mapping[str, Any], price: Any, day_volume: Any = 0.0) -> dict[str, Any]:
-    """What a rule may name (signals/rules.py), at ``price``. ``state``: live_state's row; arrays of prices work."""
+def values_at(
+    registry: Registry, names: Collection[str], state: Mapping[str, Any], price: Any, day_volume: Any = 0.0
+) -> dict[str, Any]:
+    """What rules that name ``names`` may name (signals/rules.py), at ``price``. ``state``: live_state's row; arrays of
+    prices work. Raises KeyError for what ``state`` does not have."""
+    needed = registry.only({name.removeprefix("prev_") for name in names})
     known = {k: (np.nan if v is None else v) for k, v in state.items()}
-    values = at_price(registry, np.asarray(price, float), day_volume, known, _OPS)
-    values |= {f"prev_{c}": known[c] for c in ("close", "volume", *registry.core) if c in known}
+    values = at_price(needed, np.asarray(price, float), day_volume, known, _OPS)
+    values |= {f"prev_{c}": known[c] for c in ("close", "volume", *needed.core) if c in known}
     return values | {"price": np.asarray(price, float), "day_volume": day_volume, "session_share": np.nan}
 
 
@@ -68,11 +72,7 @@ def strict_at(registry: Registry, rule: LiveRule, state: Mapping[str, Any], pric
     if needs_volume(rule):
         return np.zeros(np.shape(price), bool)
     with np.errstate(all="ignore"):
-        return np.asarray(rule.holds(_values(registry, rule, state, price), _OPS)[0], bool)
-
-
-def _values(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: Any) -> dict[str, Any]:
-    return values_at(registry.only({name.removeprefix("prev_") for name in rule.names}), state, price)
+        return np.asarray(rule.holds(values_at(registry, rule.names, state, price), _OPS)[0], bool)
 
 
 def levels_of(registry: Registry, rules: LiveRules, state: Mapping[str, Any], us_limit: float = 0.5) -> list[Level]:
@@ -94,7 +94,7 @@ def _level(
     grid = np.linspace(low, high, 129)
     try:
         with np.errstate(all="ignore"):
-            at_close = _values(registry, rule, state, close)
+            at_close = values_at(registry, rule.names, state, close)
         cold = any(np.isnan(at_close[name]) for name in rule.names)
         holds = strict_at(registry, rule, state, grid)
     except KeyError:
