@@ -95,6 +95,7 @@ def archive_past_signals(lake: Lake, registry: Registry, settings: Settings, ses
             F.col("volume").cast("bigint").alias("day_volume"),
             F.lit(0).alias("tick_partition"),
             F.monotonically_increasing_id().alias("tick_offset"),
+            F.lit(0).cast("long").alias("state_version"),
             F.lit("").alias("label"),
         ),
     )

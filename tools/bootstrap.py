@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import os
 import platform
 import py_compile
@@ -22,6 +23,7 @@ import tempfile
 import time
 import venv
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -40,6 +42,27 @@ class Problem(Exception):
 
 def say(line: str) -> None:
     print(f"setup: {line}", file=sys.stderr, flush=True)
+
+
+def run_telling(
+    command: Sequence[str | Path], env: Mapping[str, str], tell: Callable[[str], None], at_most: float = math.inf
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command whose words are kept; every 15 seconds it is told that it still runs. TimeoutExpired after
+    ``at_most`` seconds, as of subprocess.run."""
+    started = time.monotonic()
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while True:
+            try:
+                out, err = process.communicate(timeout=15)
+                return subprocess.CompletedProcess(command, process.returncode, out, err)
+            except subprocess.TimeoutExpired:
+                if (seconds := time.monotonic() - started) > at_most:
+                    process.kill()
+                    raise
+                tell(f"  … {seconds:.0f} s")
+            except BaseException:
+                process.kill()
+                raise
 
 
 # Java ---------------------------------------------------------------------------------------------------------
@@ -155,6 +178,7 @@ def _compile(python: Path) -> None:
     """Compiles what is installed, but for tests, on all cores. Python does so at the first import, but keeps nothing
     where PYTHONDONTWRITEBYTECODE is set, as in most containers: each job then spent two seconds and more on it. What
     does not compile is a template of its package's, or is never imported."""
+    say("compiling them, for jobs to start sooner")
     quiet = ["-q", "-q", "-j", "0", "-x", r"/tests?/|/testing/"]
     subprocess.run([python, "-m", "compileall", *quiet, VENV / "lib"], stdout=subprocess.DEVNULL)
 
@@ -457,7 +481,7 @@ def keep_classes(java: Path) -> None:
             part = Path(scratch) / archive.name
             own = {name: value for name, value in os.environ.items() if not name.startswith("SISE_")}
             env = {**own, "JAVA_HOME": str(java), "SISE_KEEP_CLASSES": str(part), "SISE_LAKE": f"{scratch}/lake"}
-            done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=600)
+            done = run_telling(run, env, say, 600)
             if kept := done.returncode == 0 and part.is_file():
                 part.replace(archive)
         note.write_text(key if kept else f"{key} failed")

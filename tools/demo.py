@@ -19,6 +19,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from bootstrap import run_telling
 from demo_live import live, live_settings, services, stop_services
 from demo_view import view
 
@@ -32,10 +33,9 @@ def run(title: str, job: str, *arguments: str, environment: dict[str, str] | Non
     """Starts a job through spark-submit.sh and returns its JSON line."""
     console.print(f"[bold]{title}[/bold]\n  ./spark-submit.sh jobs/{job} {' '.join(arguments)}")
     environment = {**os.environ, "SISE_LAKE": str(LAKE), "SISE_TODAY": "2026-01-02", **(environment or {})}
-    with console.status("running …"):
-        done = subprocess.run(
-            [HERE / "spark-submit.sh", HERE / "jobs" / job, *arguments], env=environment, capture_output=True, text=True
-        )
+    command = [HERE / "spark-submit.sh", HERE / "jobs" / job, *arguments]
+    with console.status("running …"):  # which shows where somebody watches: elsewhere a line now and then says so
+        done = run_telling(command, environment, lambda line: None if console.is_terminal else console.print(line))
     for line in done.stderr.splitlines():
         if line.startswith(job.removesuffix(".py")) or done.returncode:
             console.print(f"  {line}", markup=False, highlight=False)

@@ -298,6 +298,7 @@ _TABLES = [
             "day_volume": "bigint",
             "tick_partition": "int",
             "tick_offset": "bigint",
+            "state_version": "bigint",  # of live_state; null of signals from before sise told it
             "label": "string",
         },
         key=("signal_id",),

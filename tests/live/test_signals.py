@@ -32,6 +32,7 @@ from sise.lake import Lake
 from sise.ops.services import start, stop
 from sise.reader import LakeReader
 from sise.serving import relay as relay_module
+from sise.serving.archive import archive_signals
 from sise.serving.ended import Outage
 from sise.serving.feeds import eligible_rows, produce
 from sise.serving.kafka import ensure_topics, epoch_of_ticks, read_all
@@ -42,6 +43,7 @@ from sise.serving.signals import SignalStore, connect
 from sise.serving.streams import check_slots
 from sise.settings import Settings
 from sise.signals.curves import load_curves
+from sise.signals.explain import explain
 from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
@@ -197,6 +199,19 @@ def fires_in(settings: Settings, session: str) -> set[tuple[str, str]]:
     return {(s["symbol"], s["signal_type"]) for s in found}
 
 
+def explained(settings: Settings, spark, registry) -> dict[str, int]:
+    """Archives what has fired and explains each signal; the version of live_state by which each was judged."""
+    archive_signals(spark, Lake(spark, settings.lake, registry.extra_columns), settings)
+    reader, versions = LakeReader(settings.lake), {}
+    for row in reader.rows("signals").to_pylist():
+        told = list(explain(reader, registry, row | {"indicators": dict(row["indicators"])}))
+        assert next(value for _, what, value in told if what == "measure").endswith(": holds")
+        inputs = [value.partition(" (the stream found ") for step, _, value in told if step == "inputs"]
+        assert any(then for *_, then in inputs) and all(now == then.rstrip(")") for now, _, then in inputs if then)
+        versions[row["signal_id"]] = row["state_version"]
+    return versions
+
+
 @pytest.fixture
 def own_lake(live, tmp_path) -> Settings:
     """As ``live``, with a lake that the test may write to."""
@@ -268,6 +283,9 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, regist
     session = next_session(live, spark, registry, calendars)
     again = labelled(live, registry, 15, 0)
     assert again and until(lambda: fires_in(live, session) == again), again - fires_in(live, session)
+    told = explained(live, spark, registry)
+    assert len(told) == len(wanted) + len(again) and {v for i, v in told.items() if session in i} == {1}
+    assert {v for i, v in told.items() if session not in i} == {0}
     record = detection.stop(whole=False)
     assert record["status"] == "ok" and set(record["details"]["queries"]) == {"detect", "prices"}
 
@@ -292,6 +310,7 @@ def test_micro_batches_take_up_new_thresholds_and_a_new_state(own_lake, registry
     assert again and until(lambda: fires_in(live, session) >= again)
     assert fires_in(live, session) == again
     assert not read_all(live, DEAD)
+    assert len(explained(live, spark, registry)) == len(wanted) + len(again)
     record = detection.stop(whole=True)
     assert record["status"] == "ok" and record["details"]["queries"]["detect"]["batch"] > 0
 

@@ -68,7 +68,7 @@ def live(spark, live_lake, registry, rules):
 
 def side_of(spark, lake, registry, rules, universe=None, actions=()):
     due = spark.createDataFrame(list(actions), lake.schema("actions"))
-    side = live_side(lake.read("live_state"), due, universe, registry, rules)
+    side = live_side(lake.read("live_state"), lake.version("live_state"), due, universe, registry, rules)
     return with_thresholds(side, rules_row(spark, lake, rules), rules)
 
 

@@ -8,10 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from sise.errors import ConfigError, InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
+from sise.reader import LakeReader
 from sise.serving.relay import RulesFile
 from sise.signals.curves import load_curves, share_at
 from sise.signals.explain import explain
@@ -244,6 +246,29 @@ def test_explain_shows_the_state_that_was_there_at_the_tick(tmp_path, after, ver
     lake.commits = [(n, int(at + minutes * 60_000)) for n, minutes in enumerate(after, 1)][::-1]
     told = {what: value for _, what, value in explain(lake, REGISTRY, signal)}
     assert told["live_state"].startswith(f"version {version}: ")
+
+
+def test_explain_shows_the_version_that_the_signal_tells_of_as_long_as_it_is_kept(tmp_path):
+    lake, signal = kept_signal(load(tmp_path, measure="price", fires=">", at=1), 45)
+    root = tmp_path / "lake"
+    for close in (100.0, 101.0, 102.0):
+        share = {"country": "KR", "symbol": "A", "close": close}
+        rows = pa.Table.from_pylist([state | share for state in lake.tables["live_state"]])
+        write_deltalake(root / "live_state", rows, mode="overwrite")
+    rules = [{"version": signal["rule_version"], **row} for row in lake.tables["live_rules"]]
+    write_deltalake(root / "live_rules", pa.Table.from_pylist(rules))
+    reader = LakeReader(str(root))
+
+    def told(version):
+        return {what: value for _, what, value in explain(reader, REGISTRY, signal | {"state_version": version})}
+
+    assert told(1)["last close"] == "101.0" and told(1)["live_state"].startswith("version 1: ")
+    table = DeltaTable(root / "live_state")
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert told(2)["last close"] == "102.0"
+    for gone in (1, 9):
+        with pytest.raises(InputError, match="is not kept any more"):
+            told(gone)
 
 
 def test_volume_curves_rise_from_nothing_to_all(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -45,151 +46,151 @@ def collect_prices(
     """Collects bars, actions and indices. Every bar ends in prices or, with its reason, in prices_rejected.
 
     ``coverage=False``: the caller has more parts to come, and asks tell_coverage after the last."""
-    today = today_of(settings, calendars)
     with Hold() as hold:
-        first = request.start or min(calendar.days[0] for calendar in calendars.values())
-        sessions = hold(sessions_of(spark, calendars, first, max(today.values())))
-        with described(spark, f"prices: read and check bars from {source.name}"):
-            checked = hold(check_bars(source.bars(spark, request), sessions, today))
-            rows_in, refused, low, high, references = checked.agg(
+        return _Collection(spark, lake, source, settings, calendars, hold).run(request, coverage)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What is to be judged again. ``since``: (country, symbol, _ex), the earliest ex-date of each share's actions,
+    dividends apart, that changed since flags were last judged: from there on its moves are looked at again, and its
+    reference prices. None where nothing changed. ``version``: of actions, up to which that holds."""
+
+    since: DataFrame | None
+    version: int
+
+
+@dataclass
+class _Collection:
+    """One run of collect_prices over one source."""
+
+    spark: SparkSession
+    lake: Lake
+    source: Source
+    settings: Settings
+    calendars: Mapping[str, Calendar]
+    hold: Hold
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def run(self, request: Request, coverage: bool) -> Outcome:
+        outcome, today = self.outcome, today_of(self.settings, self.calendars)
+        first = request.start or min(calendar.days[0] for calendar in self.calendars.values())
+        sessions = self.hold(sessions_of(self.spark, self.calendars, first, max(today.values())))
+        with described(self.spark, f"prices: read and check bars from {self.source.name}"):
+            checked = self.hold(check_bars(self.source.bars(self.spark, request), sessions, today))
+            outcome.rows_in, outcome.rows_rejected, low, high, references = checked.agg(
                 F.count(F.lit(1)),
                 F.count("reason"),
                 F.min(_if_good("date")),
                 F.max(_if_good("date")),
                 F.count("reference"),
             ).collect()[0]
-        outcome = Outcome(rows_in=rows_in, rows_rejected=refused)
-        if refused:
-            with described(spark, "prices: quarantine refused rows"):
-                lake.merge("prices_rejected", hold(rejected_rows(checked, source.name)))
-                reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
-                outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
-        with described(spark, "actions: merge what the source announced"):
-            announced = hold(stamped(source.actions(spark, request), source.name))
-            known = lake.version("actions")
-            actions_new = lake.merge("actions", announced).changed
-            dated, judged_by = _dated(lake, known)
-        with described(spark, "indices: merge"):
-            index_rows = lake.merge("indices", hold(stamped(source.indices(spark, request), source.name))).changed
+        if outcome.rows_rejected:
+            self._quarantine(checked)
+        with described(self.spark, "actions: merge what the source announced"):
+            announced = self.hold(stamped(self.source.actions(self.spark, request), self.source.name))
+            known = self.lake.version("actions")
+            actions_new = self.lake.merge("actions", announced).changed
+            again = _to_judge_again(self.lake, known)
+        with described(self.spark, "indices: merge"):
+            indices = self.hold(stamped(self.source.indices(self.spark, request), self.source.name))
+            index_rows = self.lake.merge("indices", indices).changed
         if low is not None:
             good = checked.where("reason IS NULL").drop("reason", "problem")
-            actions_new += _merge_prices(
-                spark,
-                lake,
-                good,
-                low,
-                high,
-                source,
-                settings,
-                outcome,
-                hold,
-                calendars,
-                dated,
-                judged_by,
-                references=references > 0,
-            )
+            actions_new += self._merge(good, low, high, again, references=references > 0)
             outcome.details["sessions"] = {"first": low, "last": high}
             if coverage:
-                tell_coverage(spark, lake, calendars, low, high, settings.coverage_floor, outcome)
-    outcome.details |= {"actions": actions_new, "index_rows": index_rows}
-    outcome.summarize_rejected()
-    outcome.say(
-        f"{rows_in} bars from {source.name}: {outcome.rows_out} stored or changed, {refused} refused, "
-        f"{actions_new} corporate actions"
-    )
-    return outcome
+                floor = self.settings.coverage_floor
+                tell_coverage(self.spark, self.lake, self.calendars, low, high, floor, outcome)
+        outcome.details |= {"actions": actions_new, "index_rows": index_rows}
+        outcome.summarize_rejected()
+        outcome.say(
+            f"{outcome.rows_in} bars from {self.source.name}: {outcome.rows_out} stored or changed, "
+            f"{outcome.rows_rejected} refused, {actions_new} corporate actions"
+        )
+        return outcome
+
+    def _quarantine(self, checked: DataFrame) -> None:
+        with described(self.spark, "prices: quarantine refused rows"):
+            self.lake.merge("prices_rejected", self.hold(rejected_rows(checked, self.source.name)))
+            reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
+            self.outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
+
+    def _merge(self, good: DataFrame, low: date, high: date, again: _Again, *, references: bool) -> int:
+        """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
+
+        ``references``: whether new bars have reference prices."""
+        # A reverse split may leave an adjusted volume below one: it is a traded bar all the same.
+        whole = F.when(F.col("volume") > 0, F.greatest(F.round("volume"), F.lit(1.0))).otherwise(F.round("volume"))
+        new = good.withColumn("volume", whole.cast("bigint")).withColumn("source", F.lit(self.source.name))
+        new = new.withColumn("collected_at", F.current_timestamp()).withColumn("_new", F.lit(True))
+        old = _select_neighbours(self.lake.read("prices"), new, low, self.hold, again.since)
+        if old is not None:
+            # a new bar may be the one before a stored bar that has one
+            references = references or not old.where("reference IS NOT NULL").isEmpty()
+            old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
+            new = select_corrections(
+                new,
+                old,
+                self.lake.read("actions"),
+                keep_market=getattr(self.source, "todays_market", False),
+                states_basis=getattr(self.source, "states_basis", False),
+            )
+            old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
+            rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(
+                old.withColumnRenamed("flags", "_flags"), True
+            )
+        else:
+            rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
+        learned, judged_by = Written(), again.version
+        if references:
+            learned = self._learn(rows, low, again)
+            if learned.changed and self.lake.version("actions") == judged_by + 1:  # and of no other job in between
+                judged_by += 1
+        limits = {"KR": self.settings.jump_limit_kr, "US": self.settings.jump_limit_us}
+        flagged = with_flags(rows, self.lake.read("actions"), limits)
+        changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
+        with described(self.spark, "prices: set flags over new and neighbouring bars"):
+            changed = self.hold(changed)
+        with described(self.spark, f"prices: merge bars of {low} … {high}"):
+            laid_out = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
+            written = self.lake.merge("prices", laid_out)
+            if again.since is not None or learned.changed or not self.lake.mark("prices"):
+                self.lake.set_mark("prices", f"{self.lake.identity('actions')}:{judged_by}")
+            flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()
+        self.outcome.rows_out = written.changed
+        self.outcome.details["prices"] = {"inserted": written.inserted, "updated": written.updated}
+        self.outcome.details["flags"] = {row["flag"]: row["count"] for row in flags}
+        return learned.inserted
+
+    def _learn(self, rows: DataFrame, low: date, again: _Again) -> Written:
+        """Actions that nobody told and reference prices show, merged; those that they take back are deleted."""
+        with described(self.spark, "actions: look for reference prices that nothing explains"):
+            first = low if again.since is None else min(low, again.since.agg(F.min("_ex")).collect()[0][0] or low)
+            sessions = numbered_sessions(self.spark, self.calendars, first - timedelta(days=_RECENT_DAYS), date.max)
+            known = self.lake.read("actions")
+            judged = self.hold(actions_from_reference(rows, self.lake.read("symbols"), known, sessions))
+            found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back", "date"), self.source.name)
+            gone = judged.where("takes_back").withColumn("kind", F.lit("unknown")).withColumn("ex_date", F.col("date"))
+            return self.lake.merge("actions", found, deletes=gone)
 
 
 def _if_good(column: str):  # type: ignore[no-untyped-def]
     return F.when(F.col("reason").isNull(), F.col(column))
 
 
-def _merge_prices(
-    spark: SparkSession,
-    lake: Lake,
-    good: DataFrame,
-    low: date,
-    high: date,
-    source: Source,
-    settings: Settings,
-    outcome: Outcome,
-    hold: Hold,
-    calendars: Mapping[str, Calendar],
-    dated: DataFrame | None,
-    judged_by: int,
-    *,
-    references: bool,
-) -> int:
-    """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
-
-    ``references``: whether new bars have reference prices; ``dated``, ``judged_by``: of _dated."""
-    now = F.current_timestamp()
-    # A reverse split may leave an adjusted volume below one: it is a traded bar all the same.
-    whole = F.when(F.col("volume") > 0, F.greatest(F.round("volume"), F.lit(1.0))).otherwise(F.round("volume"))
-    new = good.withColumn("volume", whole.cast("bigint")).withColumn("source", F.lit(source.name))
-    new = new.withColumn("collected_at", now).withColumn("_new", F.lit(True))
-    old = _select_neighbours(lake.read("prices"), new, low, hold, dated)
-    if old is not None:
-        # a new bar may be the one before a stored bar that has one
-        references = references or not old.where("reference IS NOT NULL").isEmpty()
-        old = old.withColumn("rounded", F.array_contains("flags", "rounded")).withColumn("_new", F.lit(False))
-        new = select_corrections(
-            new,
-            old,
-            lake.read("actions"),
-            keep_market=getattr(source, "todays_market", False),
-            states_basis=getattr(source, "states_basis", False),
-        )
-        old = old.join(new.select("country", "symbol", "date"), on=["country", "symbol", "date"], how="left_anti")
-        rows = new.withColumn("flags", F.lit(None).cast("array<string>")).unionByName(
-            old.withColumnRenamed("flags", "_flags"), True
-        )
-    else:
-        rows = new.withColumn("_flags", F.lit(None).cast("array<string>"))
-    learned = Written()
-    if references:
-        with described(spark, "actions: look for reference prices that nothing explains"):
-            first = low if dated is None else min(low, dated.agg(F.min("_ex")).collect()[0][0] or low)
-            sessions = numbered_sessions(spark, calendars, first - timedelta(days=_RECENT_DAYS), date.max)
-            judged = hold(actions_from_reference(rows, lake.read("symbols"), lake.read("actions"), sessions))
-            found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back", "date"), source.name)
-            gone = judged.where("takes_back").withColumn("kind", F.lit("unknown")).withColumn("ex_date", F.col("date"))
-            learned = lake.merge("actions", found, deletes=gone)
-            if learned.changed and lake.version("actions") == judged_by + 1:  # and of no other job in between
-                judged_by += 1
-    limits = {"KR": settings.jump_limit_kr, "US": settings.jump_limit_us}
-    flagged = with_flags(rows, lake.read("actions"), limits)
-    changed = flagged.where(F.col("_new") | ~F.col("flags").eqNullSafe(F.col("_flags"))).drop("_new", "_flags")
-    with described(spark, "prices: set flags over new and neighbouring bars"):
-        changed = hold(changed)
-    with described(spark, f"prices: merge bars of {low} … {high}"):
-        laid_out = changed.repartitionByRange("date").sortWithinPartitions("symbol", "date")
-        written = lake.merge("prices", laid_out)
-        if dated is not None or learned.changed or not lake.mark("prices"):
-            lake.set_mark("prices", f"{lake.identity('actions')}:{judged_by}")
-        flags = changed.select(F.explode("flags").alias("flag")).groupBy("flag").count().collect()
-    outcome.rows_out = written.changed
-    outcome.details["prices"] = {"inserted": written.inserted, "updated": written.updated}
-    outcome.details["flags"] = {row["flag"]: row["count"] for row in flags}
-    return learned.inserted
-
-
-def _dated(lake: Lake, known: int) -> tuple[DataFrame | None, int]:
-    """(country, symbol, _ex): the earliest ex-date of each share's actions, dividends apart, that changed since flags
-    were last judged: from there on its moves are to be judged again, and its reference prices looked at. None where
-    nothing changed. And the version of actions up to which that holds.
-
-    The mark on prices says by which version they were judged, so that what a run left undone that was killed, or had
-    no bar to judge, is done by the next one. ``known``: that version in a lake that has no mark yet."""
+def _to_judge_again(lake: Lake, known: int) -> _Again:
+    """The mark on prices says by which version of actions they were judged, so that what a run left undone that was
+    killed, or had no bar to judge, is done by the next one. ``known``: that version in a lake that has no mark yet."""
     identity, _, version = lake.mark("prices").rpartition(":")
     since, newest = int(version) if identity else known, lake.version("actions")
     if identity and lake.replaced("actions", since, identity):
         since = -1
     if not lake.arrow.written("actions", since, newest):  # a merge that changes nothing is a version, too
-        return None, newest
+        return _Again(None, newest)
     changes = lake.changes("actions", since, newest)
     changing = (lake.read("actions") if changes is None else changes).where("kind <> 'dividend'")
-    return changing.groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex")), newest
+    return _Again(changing.groupBy("country", "symbol").agg(F.min("ex_date").alias("_ex")), newest)
 
 
 def _select_neighbours(

@@ -22,10 +22,11 @@ local function fire(raw, r, share, rule, number, timestamp)
     'session', r.session, 'timestamp', timestamp, 'trigger_price', price, 'indicators', indicators,
     'rule_version', r.version, 'as_of', r.as_of, 'day_volume', text_of(raw, 'day_volume'),
     'partition', text_of(raw, 'partition'), 'offset', text_of(raw, 'offset'),
+    'state_version', text_of(raw, 'state_version') or 'null',  -- a record of an earlier sise has none
     'received', text_of(raw, 'received'), 'relayed', string.format('%.0f', now),
     'label', r.label or ''}
   local numeric = {timestamp = 1, trigger_price = 1, indicators = 1, day_volume = 1, partition = 1, offset = 1,
-                   received = 1, relayed = 1}
+                   state_version = 1, received = 1, relayed = 1}
   local parts = {}
   for i = 1, #signal, 2 do
     local value = numeric[signal[i]] and signal[i + 1] or cjson.encode(signal[i + 1])

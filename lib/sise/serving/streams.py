@@ -216,8 +216,9 @@ class Detection:
         """The broadcast side: shares as the tables have them now, thresholds as they are when a batch begins. In
         real-time mode that is the checkpoint: nothing is detected while tables are read, so only this one is."""
         universe = self.lake.read("universe") if self.lake.exists("universe") else None
-        state, actions = self.lake.read("live_state"), self.lake.read("actions")
-        side = self._kept(live_side(state, actions, universe, self.registry, self.file.rules))
+        version, actions = self.lake.version("live_state"), self.lake.read("actions")
+        state = self.lake.read("live_state", version)
+        side = self._kept(live_side(state, version, actions, universe, self.registry, self.file.rules))
         own = F.coalesce("topics", F.lit("")) == self.settings.topic_prefix
         return with_thresholds(side, self.lake.read("live_rules").where(own), self.file.rules)
 

@@ -9,7 +9,7 @@ __all__ = ["signals_of"]
 
 _FIELDS = """id string, signal_type string, country string, market string, symbol string, session string,
 timestamp bigint, trigger_price double, indicators map<string,double>, rule_version string, as_of string,
-day_volume bigint, partition int, offset bigint, label string"""
+day_volume bigint, partition int, offset bigint, state_version bigint, label string"""
 
 
 def signals_of(messages: DataFrame) -> DataFrame:
@@ -33,5 +33,6 @@ def signals_of(messages: DataFrame) -> DataFrame:
         F.to_date("s.as_of").alias("as_of"),
         F.col("s.partition").alias("tick_partition"),
         F.col("s.offset").alias("tick_offset"),
+        "s.state_version",
         F.nullif("s.label", F.lit("")).alias("label"),
     )

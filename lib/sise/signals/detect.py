@@ -35,13 +35,19 @@ _SHOWN = 10_000  # characters of a refused message
 
 
 def live_side(
-    live_state: DataFrame, actions: DataFrame, universe: DataFrame | None, registry: Registry, rules: LiveRules
+    live_state: DataFrame,
+    version: int,
+    actions: DataFrame,
+    universe: DataFrame | None,
+    registry: Registry,
+    rules: LiveRules,
 ) -> DataFrame:
     """A row for each share with what its ticks are compared with; with_thresholds makes it the side that is joined.
 
-    ``live_state`` and ``actions`` as the lake has them; ``universe``: country, symbol, eligible, or None where every
-    share may have signals. A share is not eligible in a session before which an action falls due whose factor is not
-    known: its state could not be re-based, and the mechanical drop would look like a fall.
+    ``live_state`` as the lake has it at ``version``, ``actions`` as it has them; ``universe``: country, symbol,
+    eligible, or None where every share may have signals. A share is not eligible in a session before which an action
+    falls due whose factor is not known: its state could not be re-based, and the mechanical drop would look like a
+    fall.
     """
     needed = _needed_columns(registry, rules)
     found = with_settled(live_state, actions).select(
@@ -53,6 +59,7 @@ def live_side(
         F.unix_millis("session_open").alias("opens"),
         F.unix_millis("session_close").alias("closes"),
         "settled",
+        F.lit(version).cast("long").alias("state_version"),
         *[F.col(c).alias(f"s_{c}") for c in needed],
     )
     found = with_moves(found, actions)
@@ -118,7 +125,7 @@ def detect_rules(
     that is not eligible, or outside regular hours, gives nothing. ``value`` is JSON; ``kind`` is "rules" or "dead".
     A record: the tick, ``relaxed`` and ``strict`` (names of the rules whose threshold holds), the rules' indicators
     at its price, ``partition`` and ``offset`` of the tick, the ``epoch`` of the topic that has those (a name of its
-    life), ``as_of`` of the state and the rules' ``version``.
+    life), ``as_of`` of the state, the ``state_version`` of live_state and the rules' ``version``.
     """
     rows = rules_and_prices(ticks, live, registry, rules, curves, clock, epoch)
     return rows.where(F.col("kind").isNotNull()).select("kind", "key", "value")
@@ -212,6 +219,7 @@ def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
             F.lit(epoch).alias("epoch"),
             "received",
             "as_of",
+            "state_version",
             F.col("rules_version").alias("version"),
             "label",
         )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from deltalake.exceptions import DeltaError
 
 from sise.errors import InputError
 from sise.indicators.algebra import Arrays
@@ -73,26 +74,33 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
 
 
 def _state(reader: LakeReader, signal: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The share's row of live_state as it was, and the table's version that had it: the newest from before the tick;
-    if it came before them all (real-time mode goes back for ticks whose state was late), the first."""
-    found: tuple[int, dict[str, Any]] | None = None
-    at = signal["timestamp"].timestamp() * 1000
-    table = reader.open("live_state")
+    """The share's row of live_state as it was when the tick was judged, and the table's version that had it."""
     where = [("country", "=", signal["country"]), ("symbol", "=", signal["symbol"])]
-    for commit in table.history():
-        note = json.loads(commit.get("userMetadata") or "{}")
-        if note.get("as_of", {}).get(signal["country"], "") < str(signal["as_of"]):
-            continue
-        rows = reader.rows("live_state", where=where, version=commit["version"]).to_pylist()
-        if rows and rows[0]["as_of"] == signal["as_of"] and rows[0]["valid_session"] == signal["session"]:
-            found = int(commit["version"]), rows[0]
-            if commit["timestamp"] <= at:
-                break
-    if found is not None:
-        return found
+    try:
+        for version in _versions(reader, signal):
+            rows = reader.rows("live_state", where=where, version=version).to_pylist()
+            if rows and rows[0]["as_of"] == signal["as_of"] and rows[0]["valid_session"] == signal["session"]:
+                return version, rows[0]
+    except (OSError, DeltaError):  # its files were vacuumed, or its commit is older than the log
+        pass
     raise InputError(
         f"live_state as of {signal['as_of']} is not kept any more: the table's history no longer reaches that far back"
     )
+
+
+def _versions(reader: LakeReader, signal: Mapping[str, Any]) -> list[int]:
+    """The version that the signal tells of. One from before sise told it: those of its day, the newest from before the
+    tick first, then those after it (real-time mode goes back for ticks whose state was late), the oldest first."""
+    if (told := signal.get("state_version")) is not None:
+        return [told]
+    at = signal["timestamp"].timestamp() * 1000
+    before: list[int] = []
+    after: list[int] = []
+    for commit in reader.open("live_state").history():
+        note = json.loads(commit.get("userMetadata") or "{}")
+        if note.get("as_of", {}).get(signal["country"], "") >= str(signal["as_of"]):
+            (before if commit["timestamp"] <= at else after).append(int(commit["version"]))
+    return before + after[::-1]
 
 
 def _rule(reader: LakeReader, signal: Mapping[str, Any]) -> LiveRule:

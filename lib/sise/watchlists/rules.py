@@ -44,7 +44,8 @@ DIRECTIONS = ("long", "short")
 NOT_OWN = re.compile(
     r"\b(select|rand|randn|random|randstr|uniform|shuffle|uuid|current_\w+|curdate|now|localtimestamp|version"
     r"|unix_timestamp\s*\(\s*\)|to_unix_timestamp\s*\(\s*\)|monotonically_increasing_id|spark_partition_id"
-    r"|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)(?!\w)",
+    r"|(?:try_)?reflect|java_method|input_file_\w+|session_user|user)(?!\w)"
+    r"|\(\s*table\s|['\"]\s*(?:now|today|tomorrow|yesterday)\b[^'\"]*['\"]",  # a subquery, and Spark's special dates
     re.IGNORECASE,
 )
 
