@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from sise.columns import numbered_sessions
@@ -416,6 +417,21 @@ def test_a_rule_that_is_gone_is_named_and_a_signal_without_a_case_is_counted(lak
     assert table(lake)["a"]["direction"] == "short", "what it was when it was last in force"
     assert not any("not in conf" in line for line in lines)
     assert "rsi_oversold, 1 sessions: no case yet of 2 signals (1 still running, 1 without an entry)" in outcome.lines
+
+
+def test_what_was_taken_out_of_the_archive_counts_no_more(spark, lake, track, days):
+    put(lake, "signals", [signal("kept", "AAA", days[5]), signal("replayed", "AAA", days[6])])
+    merge(lake, "prices", bars("AAA", days[:30]))
+    assert track().details["rules"]["rsi_oversold"][1]["signals"] == 2
+    for name, left in (("replayed", ["kept"]), ("kept", [])):
+        DeltaTable.forPath(spark, lake.path("signals")).delete(F.col("signal_id") == name)
+        outcome = track()
+        assert "1 signals are not in the archive any more: their rows were taken out" in outcome.lines
+        assert sorted(table(lake)) == left and outcome.rows_out == 1
+        assert {k: v[1]["signals"] for k, v in outcome.details["rules"].items()} == dict.fromkeys(
+            ["rsi_oversold"] if left else [], len(left)
+        )
+    assert track().rows_out == 0
 
 
 def test_a_rule_of_the_tick_alone_has_its_own_direction(lake, track, days, tmp_path):

@@ -60,6 +60,9 @@ def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars
                 rows = hold(_performance(todo, evaluated(todo, read, calendars, as_of, first), as_of))
             with described(spark, "signals: merge their performance"):
                 outcome.rows_out = lake.merge("signal_performance", rows).changed
+        if done is None or done["signals"] != versions["signals"]:
+            with described(spark, "signals: take out the performance of those that are gone"):
+                _take_out(lake, signals, outcome, hold)
         with described(spark, "signals: figures by rule, market and month"):
             _summarize(lake, versions, done, outcome, hold)
     if count := outcome.details["labelled"]:
@@ -149,6 +152,17 @@ def _select_todo(signals: DataFrame, known: DataFrame, changed: _Changes | None,
         fresh = fresh | ~F.col("complete")
     touched = _true(F.col("until") >= F.col("_since")) | _true(F.col("until") >= F.col("_index_since"))
     return rows.where(_true(fresh) | touched).select(*signals.columns)
+
+
+def _take_out(lake: Lake, signals: DataFrame, outcome: Outcome, hold: Hold) -> None:
+    """A signal that somebody took out of the archive (a replay's, say) counts no more."""
+    ids = signals.select(F.col("entry_id").alias("signal_id"))
+    known = lake.read("signal_performance")
+    gone = hold(known.join(ids, "signal_id", "left_anti"))
+    if count := gone.count():
+        lake.merge("signal_performance", known.limit(0), deletes=gone)
+        outcome.rows_out += count
+        outcome.say(f"{count} signals are not in the archive any more: their rows were taken out")
 
 
 def _true(condition: Column) -> Column:
