@@ -94,11 +94,11 @@ def small_plans(request: pytest.FixtureRequest):
         return
     session = request.getfixturevalue("spark")
     small = request.node.get_closest_marker("market") is None
-    _compile_plans(session, not small)
+    compile_plans(session, not small)
     yield
 
 
-def _compile_plans(session: SparkSession, on: bool) -> None:
+def compile_plans(session: SparkSession, on: bool) -> None:
     session.conf.set("spark.sql.codegen.wholeStage", str(on).lower())
     session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK" if on else "NO_CODEGEN")
     session.conf.set("spark.sql.adaptive.enabled", str(on).lower())
@@ -145,7 +145,7 @@ def real_market(spark, registry, calendars, market_files, tmp_path_factory):
     from sise.sources.base import Request
     from sise.sources.files import FilesSource
 
-    _compile_plans(spark, True)
+    compile_plans(spark, True)
     root = tmp_path_factory.mktemp("real")
     settings = Settings(lake=str(root / "lake"), conf=CONF, local=root / "local")
     lake = Lake(spark, settings.lake, registry.extra_columns)
@@ -167,6 +167,6 @@ def sample_lake(request: pytest.FixtureRequest, registry, calendars, tmp_path_fa
     if kept and (Path(kept) / "lake" / "signal_summary").exists():
         return settings_of(CONF, Path(kept))
     spark = request.getfixturevalue("spark")
-    _compile_plans(spark, False)
+    compile_plans(spark, False)
     root = Path(kept) if kept else tmp_path_factory.mktemp("sample")
     return build_lake(spark, registry, calendars, CONF, root, 45)

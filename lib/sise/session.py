@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from signal import Signals
 from typing import Any, TypeVar
 
@@ -24,17 +24,14 @@ __all__ = [
     "Hold",
     "beside",
     "described",
-    "expect_ticks",
     "keep_names",
     "keep_signals",
     "open_session",
     "small_plans",
-    "tick_plans",
 ]
 
 T = TypeVar("T")
 
-_FACTORY = "spark.sql.codegen.factoryMode"
 _ASKED_FOR = (
     "PythonSQLUtils",
     "PythonUtils",
@@ -123,28 +120,10 @@ class Hold:
         self._frames.clear()
 
 
-def small_plans(spark: SparkSession, small: bool = True) -> AbstractContextManager[None]:
-    """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
-    names = {"spark.sql.codegen.wholeStage": "false", _FACTORY: "NO_CODEGEN"}
-    return _configured(spark, names if small else {})
-
-
-def tick_plans(spark: SparkSession) -> AbstractContextManager[None]:
-    """Queries started inside compile their expressions but not whole stages. With the live rules a whole stage is a
-    method that the JVM finds too large to compile (20,000 ticks took 605 ms instead of 418), and a micro-batch, which
-    is planned anew each time, spent half of that on writing its source."""
-    return _configured(spark, {"spark.sql.codegen.wholeStage": "false"})
-
-
-def expect_ticks(spark: SparkSession, count: int) -> None:
-    """Expressions of the next micro-batch of ``spark``, a query's own session, are compiled if it has enough ticks for
-    that: each task of each batch writes their source anew, with the live rules for 70 ms, and a tick then costs 60
-    microseconds instead of 115."""
-    spark.conf.set(_FACTORY, "FALLBACK" if count > 2_000 else "NO_CODEGEN")
-
-
 @contextmanager
-def _configured(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+def small_plans(spark: SparkSession, small: bool = True) -> Iterator[None]:
+    """Plans made inside are interpreted, not compiled, if ``small``: a day has too few rows for it."""
+    values = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"} if small else {}
     before = {name: spark.conf.get(name) or "" for name in values}
     try:
         for name, value in values.items():

@@ -19,14 +19,13 @@ from sise.reader import LakeReader
 from sise.serving.feeds import eligible_rows
 from sise.serving.relay import RulesFile
 from sise.serving.streams import Detection
-from sise.session import expect_ticks, tick_plans
 from sise.signals.curves import load_curves
 from sise.signals.detect import detect_rules, lacking_columns, live_side, rules_and_prices, with_thresholds
 from sise.signals.judge import Clock, price_side, tick_prices
 from sise.signals.levels import levels_of, strict_at
 from sise.signals.rules import LiveRules
 from tests.builders import walk
-from tests.conftest import CONF
+from tests.conftest import CONF, compile_plans
 from tests.spark.test_compute import load, prices
 
 CLOCK = Clock(jump={"KR": 0.305, "US": 0.5})
@@ -308,26 +307,18 @@ def test_rules_that_live_state_has_no_columns_for_leave_those_before(
     assert told.count("the rules stay as they were: live_state lacks ") == 1 and "compute_indicators.py" in told
 
 
-def test_few_ticks_are_judged_as_many_are(spark, live, registry, rules, days, calendars, history):
-    """Evaluated and compiled expressions give the same records and dead letters, to the last digit."""
+def test_a_compiled_plan_judges_as_an_evaluated_one(spark, live, registry, rules, days, calendars, history):
+    """The jobs compile their plans, these tests evaluate them: the same records and dead letters, to the last digit."""
     moves = (0.72, 0.86, 0.93, 0.97, 0.99, 1.0, 1.004, 1.02, 1.06, 1.1, 1.3, float("nan"), -1.0)
     when, session = at(days, calendars, 90), days[300]
     values = [tick(s, history[s][-1] * move, when, session, day_volume=int(3000 * move) if move > 0 else 0)
               for s in SHARES for move in moves]  # fmt: skip
     values += [b"{", b"[1]", b"null", tick("NONE", 1, when, session), tick("A00", 1000, when, days[299])]
-    usual = spark.conf.get("spark.sql.codegen.factoryMode")
-
-    def judged_as(count):
-        expect_ticks(spark, count)
-        try:
-            with tick_plans(spark):
-                return run(spark, live, registry, rules, values)
-        finally:
-            spark.conf.set("spark.sql.codegen.factoryMode", usual)
-
-    few, many = judged_as(10), judged_as(100_000)
-    assert few == many
-    assert len(few[0]) > 40 and len(few[1]) > 20
+    compile_plans(spark, False)
+    evaluated = run(spark, live, registry, rules, values)
+    compile_plans(spark, True)
+    assert run(spark, live, registry, rules, values) == evaluated
+    assert len(evaluated[0]) > 40 and len(evaluated[1]) > 20
 
 
 def test_an_indicator_that_live_state_lacks_is_named(live_lake, registry, rules):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +28,6 @@ from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.sender import Sender
 from sise.serving.signals import SignalStore, connect
-from sise.session import expect_ticks, tick_plans
 from sise.settings import Settings
 from sise.signals.curves import load_curves
 from sise.signals.detect import (
@@ -253,23 +251,18 @@ class Detection:
             .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
         )
         side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
-        # One task: it takes one of the slots that detection leaves, and its code is made once a batch.
+        # One task: it takes one of the slots that detection leaves.
         ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(1)
         prices = tick_prices(ticks, self._kept(side), self.clock)
-        with tick_plans(self.spark):
-            return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
+        return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
 
     def _start_micro_batches(self) -> list[StreamingQuery]:
         """One query for both: the ticks are read, parsed and joined once."""
-        # Each task writes the source of the rules' arithmetic anew: no more tasks than run at once.
         ticks = self._ticks(maxOffsetsPerTrigger=100_000).coalesce(self.spark.sparkContext.defaultParallelism)
         live = self._kept(self.live())
         found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock, self.epoch)
-        with tick_plans(self.spark):
-            write = MicroBatches(
-                self.store, self.sender, self.prices, self.file.rules, self.settings, self.ending.is_set
-            )
-            return [self._start_batches(found, "detect", "detect-micro-batch", 0, write)]
+        write = MicroBatches(self.store, self.sender, self.prices, self.file.rules, self.settings, self.ending.is_set)
+        return [self._start_batches(found, "detect", "detect-micro-batch", 0, write)]
 
     def _kept(self, side: DataFrame) -> DataFrame:
         """A broadcast side computed once for each start of the queries, and kept by the driver, from where it is
@@ -283,16 +276,11 @@ class Detection:
 
         A batch that would be judged by tables that have moved on fails: the sides are computed once, and it comes
         again to the query that starts next."""
-        before = sys.maxsize  # what waited for the query to start
 
         def write_batch(batch: DataFrame, _: int) -> None:
-            nonlocal before
             if self.outdated:
                 raise SiseError("the tables have a new version: this batch waits for it")
-            expect_ticks(batch.sparkSession, before)  # a feed goes on as it went
-            ticks = batch.toArrow()
-            before = ticks.num_rows
-            write(ticks)
+            write(batch.toArrow())
 
         writer = rows.writeStream.queryName(name).option("checkpointLocation", str(self.checkpoints / checkpoint))
         return (
