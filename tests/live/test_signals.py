@@ -246,7 +246,7 @@ def test_a_relay_to_which_its_group_gives_nothing_joins_it_anew(services, monkey
 
 def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, registry, calendars, spark, run_job):
     """Real-time detection and two relay members; both kinds are killed with ticks on the way."""
-    live = own_lake
+    live, before = own_lake, LakeReader(own_lake.lake).open("live_state").version()
     detection = run_job(live, *detect("realtime", "--checkpoint-seconds", "30"))
     relays = [run_job(live, *RELAY) for _ in range(2)]
     detection.wait_for("watching with rules")
@@ -284,8 +284,9 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, regist
     again = labelled(live, registry, 15, 0)
     assert again and until(lambda: fires_in(live, session) == again), again - fires_in(live, session)
     told = explained(live, spark, registry)
-    assert len(told) == len(wanted) + len(again) and {v for i, v in told.items() if session in i} == {1}
-    assert {v for i, v in told.items() if session not in i} == {0}
+    now = LakeReader(live.lake).open("live_state").version()
+    assert len(told) == len(wanted) + len(again) and {v for i, v in told.items() if session in i} == {now}
+    assert {v for i, v in told.items() if session not in i} == {before} != {now}
     record = detection.stop(whole=False)
     assert record["status"] == "ok" and set(record["details"]["queries"]) == {"detect", "prices"}
 
