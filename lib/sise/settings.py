@@ -75,25 +75,17 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"{text!r} is negative")
-    return value
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            raise ValueError(f"{text!r} is not from {least} {'up' if most is None else f'to {most}'}")
+        return value
+
+    return parse
 
 
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"{text!r} is not 1 or more")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise ValueError(f"{text!r} is no port: 1 to 65535")
-    return value
+_PORT = _whole(1, 65535)
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -110,6 +102,12 @@ def _servers(text: str) -> str:
         if not host or not port.isdigit():
             raise ValueError(f"{server!r} is not host:port")
     return ",".join(servers)
+
+
+def _topic_prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,200}", text):
+        raise ValueError(f"{text!r} is no start of a topic's name: letters, digits, '.', '_' and '-', 200 at most")
+    return text
 
 
 # A shorter password cannot be taken out of what is said: it stands in half of all words.
@@ -179,12 +177,14 @@ class Settings:
         "SISE_JUMP_LIMIT_US", 0.5, _positive, "US shares have no daily limit; a larger move is flagged as a jump"
     )
     suppress_bars: int = _setting(
-        "SISE_SUPPRESS_BARS", 20, _count, "no rule picks a share whose last so many bars hold an unexplained jump"
+        "SISE_SUPPRESS_BARS", 20, _whole(0), "no rule picks a share whose last so many bars hold an unexplained jump"
     )
-    topic_prefix: str = _setting("SISE_TOPIC_PREFIX", "", str, "what every Kafka topic of this project starts with")
-    partitions: int = _setting("SISE_PARTITIONS", 4, _at_least_one, "partitions of topics that are made anew")
+    topic_prefix: str = _setting(
+        "SISE_TOPIC_PREFIX", "", _topic_prefix, "what every Kafka topic of this project starts with"
+    )
+    partitions: int = _setting("SISE_PARTITIONS", 4, _whole(1), "partitions of topics that are made anew")
     signal_ttl_seconds: int = _setting(
-        "SISE_SIGNAL_TTL", 86_400, _at_least_one, "how long a signal stays active in Redis, seconds"
+        "SISE_SIGNAL_TTL", 86_400, _whole(1), "how long a signal stays active in Redis, seconds"
     )
     tick_ahead_seconds: float = _setting(
         "SISE_TICK_AHEAD", 5.0, _positive, "a tick further ahead of its feed's clock is refused, seconds"
@@ -224,12 +224,12 @@ class Settings:
         "a PostgreSQL of your own, postgresql://user:password@host:port/db; it is never started or stopped",
         secret=True,
     )
-    kafka_port: int = _setting("SISE_KAFKA_PORT", 9092, _port, "port of the Kafka that make up starts")
+    kafka_port: int = _setting("SISE_KAFKA_PORT", 9092, _PORT, "port of the Kafka that make up starts")
     kafka_controller_port: int = _setting(
-        "SISE_KAFKA_CONTROLLER_PORT", 9093, _port, "port of that Kafka's controller (KRaft)"
+        "SISE_KAFKA_CONTROLLER_PORT", 9093, _PORT, "port of that Kafka's controller (KRaft)"
     )
-    redis_port: int = _setting("SISE_REDIS_PORT", 6379, _port, "port of the Redis that make up starts")
-    postgres_port: int = _setting("SISE_POSTGRES_PORT", 5432, _port, "port of the PostgreSQL that make up starts")
+    redis_port: int = _setting("SISE_REDIS_PORT", 6379, _PORT, "port of the Redis that make up starts")
+    postgres_port: int = _setting("SISE_POSTGRES_PORT", 5432, _PORT, "port of the PostgreSQL that make up starts")
     redis_prefix: str = _setting("SISE_REDIS_PREFIX", "sise:", str, "what every Redis key of this project starts with")
 
     @property

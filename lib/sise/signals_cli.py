@@ -74,6 +74,7 @@ def _remark(level: Any) -> str:
 def explain_signal(signal_id: Annotated[str, typer.Argument(help="KR:005930:rsi_oversold:2025-03-31:1")]) -> None:
     """Every input, version and step that made a signal fire, computed again."""
     from sise.indicators.registry import Registry
+    from sise.signals.curves import load_curves
     from sise.signals.explain import explain
 
     settings = Settings.from_env()
@@ -86,7 +87,9 @@ def explain_signal(signal_id: Annotated[str, typer.Argument(help="KR:005930:rsi_
     for name in ("step", "what", "value"):
         table.add_column(name, overflow="fold")
     last = ""
-    for step, what, value in explain(reader, Registry.load(settings.conf_file("indicators.json")), signal):
+    registry = Registry.load(settings.conf_file("indicators.json"))
+    curves = load_curves(settings.conf_file("volume_curves.json"))
+    for step, what, value in explain(reader, registry, curves, signal):
         table.add_row(step if step != last else "", escape(what), escape(value))
         last = step
     console().print(table)

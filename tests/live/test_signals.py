@@ -35,18 +35,17 @@ from sise.serving import relay as relay_module
 from sise.serving.archive import archive_signals
 from sise.serving.ended import Outage
 from sise.serving.feeds import eligible_rows, produce
-from sise.serving.kafka import ensure_topics, epoch_of_ticks, read_all
+from sise.serving.kafka import check_slots, ensure_topics, epoch_of_ticks, read_all
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import relay
 from sise.serving.sender import Sender
 from sise.serving.signals import SignalStore, connect
-from sise.serving.streams import check_slots
 from sise.settings import Settings
 from sise.signals.curves import load_curves
 from sise.signals.explain import explain
-from sise.signals.labelled import TestFeed
+from sise.signals.labelled import TestFeed, rules_at
 from sise.signals.rules import LiveRules
-from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
+from sise.topics import DEAD, RULES, SIGNALS, TICKS, key_of, topic_of
 from tests.builders import walk
 from tests.conftest import CONF, HERE
 from tests.spark.test_compute import load, prices
@@ -154,15 +153,17 @@ def until(done: Callable[[], bool], seconds: float = 300) -> bool:
     return done()
 
 
-def labelled(settings: Settings, registry, count: int, seed: int, prob: float = 0.6) -> set[tuple[str, str]]:
-    """Sends labelled ticks; what must fire: (symbol, rule)."""
+def labelled(
+    settings: Settings, registry, count: int, seed: int, sent: list[dict] | None = None
+) -> set[tuple[str, str]]:
+    """Sends labelled ticks; what must fire: (symbol, rule). ``sent`` gets the ticks."""
     rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
     states = eligible_rows(LakeReader(settings.lake))
     half = [s for n, s in enumerate(states) if n % 3 == seed % 3]  # each call has shares of its own
     feed = TestFeed(
-        registry, rules, load_curves(settings.conf_file("volume_curves.json")), half, 0.02, prob, count, seed
+        registry, rules, load_curves(settings.conf_file("volume_curves.json")), half, 0.02, 0.6, count, seed
     )
-    sent: list[dict] = []
+    sent = [] if sent is None else sent
     ticks = feed.ticks
 
     class Recording:
@@ -175,6 +176,38 @@ def labelled(settings: Settings, registry, count: int, seed: int, prob: float = 
 
     produce(Recording(), settings, lambda: False, rate=50.0)
     return {(t["symbol"], rule) for t in sent for rule in t.get("label", "").split(",") if rule}
+
+
+def back_to_the_close(settings: Settings, registry, sent: list[dict]) -> int:
+    """After the labelled ticks, one at the last close for each share of which no rule holds there; how many."""
+    rules = LiveRules.load(settings.conf_file("watchlists.json"), registry)
+    curves = load_curves(settings.conf_file("volume_curves.json"))
+    newest, sender = {tick["symbol"]: tick for tick in sent}, Sender(settings)
+    before = len(sent)
+    for state in eligible_rows(LakeReader(settings.lake)):
+        if tick := newest.get(state["symbol"]):
+            price, when = round(state["close"], 2), tick["timestamp"] + 1000
+            if not rules_at(registry, rules, curves, state, price, tick["day_volume"], when):
+                same = {name: value for name, value in tick.items() if name != "label"}
+                sent.append(same | {"price": price, "timestamp": when, "clock": tick["clock"] + 1000})
+    sender.send(topic_of(TICKS, settings.topic_prefix), [(key_of(t), json.dumps(t).encode()) for t in sent[before:]])
+    sender.close()
+    return len(sent) - before
+
+
+def followed_wrong(settings: Settings, rules: LiveRules, sent: list[dict]) -> dict[str, tuple]:
+    """The signals whose running figures are not what a plain loop finds over the ticks that were sent."""
+    wrong = {}
+    for row in SignalStore(connect(settings), settings, "").active():
+        since = [t["price"] for t in sent if t["symbol"] == row["symbol"] and t["timestamp"] >= int(row["timestamp"])]
+        sign = -1 if rules.by_name[row["signal_type"]].direction == "short" else 1
+        changes = [sign * (price / float(row["trigger_price"]) - 1) for price in since]
+        if changes:
+            want = (since[-1], changes[-1], max(0, *changes), min(0, *changes))
+            got = tuple(float(row[name]) for name in ("last_price", "pnl", "best", "worst"))
+            if got != pytest.approx(want, abs=1e-12):
+                wrong[row["id"]] = (got, want)
+    return wrong
 
 
 def fired(settings: Settings) -> list[tuple[str, str]]:
@@ -203,8 +236,9 @@ def explained(settings: Settings, spark, registry) -> dict[str, int]:
     """Archives what has fired and explains each signal; the version of live_state by which each was judged."""
     archive_signals(spark, Lake(spark, settings.lake, registry.extra_columns), settings)
     reader, versions = LakeReader(settings.lake), {}
+    curves = load_curves(settings.conf_file("volume_curves.json"))
     for row in reader.rows("signals").to_pylist():
-        told = list(explain(reader, registry, row | {"indicators": dict(row["indicators"])}))
+        told = list(explain(reader, registry, curves, row | {"indicators": dict(row["indicators"])}))
         assert next(value for _, what, value in told if what == "measure").endswith(": holds")
         inputs = [value.partition(" (the stream found ") for step, _, value in told if step == "inputs"]
         assert any(then for *_, then in inputs) and all(now == then.rstrip(")") for now, _, then in inputs if then)
@@ -258,13 +292,17 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, regist
     wanted |= labelled(live, registry, 20, 1)
     detection.kill()
     relays[0].kill()
-    wanted |= labelled(live, registry, 20, 2)  # nobody detects just now
+    late: list[dict] = []
+    wanted |= labelled(live, registry, 20, 2, late)  # nobody detects just now
+    assert back_to_the_close(live, registry, late) > 3
     detection = run_job(live, *detect("realtime"))
     relays[1].kill()
     detection.wait_for("watching with rules")
-    run_job(live, *RELAY)
-    assert until(lambda: set(fired(live)) >= wanted), wanted - set(fired(live))
+    newest = {f"{live.redis_prefix}price:KR:{t['symbol']}": str(t["timestamp"]).encode() for t in late}
     client = connect(live)
+    assert until(lambda: all(client.hget(key, "timestamp") == when for key, when in newest.items()))
+    run_job(live, *RELAY)  # the ticks that came after what it fires are past
+    assert until(lambda: set(fired(live)) >= wanted), wanted - set(fired(live))
     time.sleep(3)  # for what should not come
     assert until(lambda: client.hlen(f"{live.redis_prefix}outbox") == 0)
     got = fired(live)
@@ -272,6 +310,8 @@ def test_realtime_fires_exactly_the_labelled_ones_through_kills(own_lake, regist
     published = read_all(live, SIGNALS)
     assert {(s["symbol"], s["signal_type"]) for s in published} == wanted
     assert {s["id"] for s in published} == {f"KR:{a}:{b}:{published[0]['session']}:1" for a, b in wanted}
+    rules = LiveRules.load(live.conf_file("watchlists.json"), registry)
+    assert until(lambda: not followed_wrong(live, rules, late), 60), followed_wrong(live, rules, late)
     reasons = {letter["message"]: letter["reason"] for letter in read_all(live, DEAD)}
     assert set(reasons) == {value.decode() for value in bad}
     symbol, rule = next(iter(wanted))
@@ -735,6 +775,38 @@ def test_the_price_of_a_replay_of_the_session_to_come_gives_way_to_the_real_one(
     prices.write(ticks("A", (close, 1100.11)))
     prices.write(ticks("A", (close - 6 * 3_600_000, 900.09), offset=1))
     assert store.client.hget(key, "price") == b"900.09"
+
+
+def test_a_signal_that_was_fired_late_stands_at_the_latest_price(store, rules, live):
+    """The relay was away: the ticks after it are past, and their price is the share's latest."""
+    prices = LatestPrices(connect(live), live, lambda: rules, "epoch")
+    when, at = 1_700_000_000_000, 1000.1
+    for symbol, rule, price in (
+        ("A", "rsi_oversold", 990.0),
+        ("B", "rsi_overbought", 990.0),
+        ("C", "rsi_oversold", 1010.0),
+    ):
+        prices.write(ticks(symbol, (when + 60_000, price)))
+        store.fire([record(symbol, 1, [rule], timestamp=when)], rules)
+    prices.write(ticks("D", (when - 60_000, 990.0)))  # of before
+    prices.write(ticks("E", (when + 86_400_000, 990.0)))  # of another session
+    for symbol in "DE":
+        store.fire([record(symbol, 1, RSI, timestamp=when)], rules)
+    found = {row["symbol"]: row for row in store.active()}
+    worth = {s: tuple(float(found[s][c]) for c in ("last_price", "pnl", "best", "worst")) for s in found}
+    down, up = 990.0 / at - 1, 1010.0 / at - 1
+    assert worth["A"] == (990.0, down, 0, down) and worth["B"] == (990.0, -down, -down, 0)
+    assert worth["C"] == (1010.0, up, up, 0) and worth["D"] == worth["E"] == (at, 0, 0, 0)
+    missed = {name.decode().split(":")[1] for name in connect(live).smembers(f"{live.redis_prefix}missed")}
+    assert missed == {"A", "B", "C"}
+    # what follow_missed finds between: the signal's own price, up to 1,020 and down to 980
+    names = [found[s]["id"] for s in "AB"]
+    prices.follow_between([(name, "2024-01-31", when, 1020.0, 980.0) for name in names])
+    prices.follow_between([(name, "2024-01-31", when, 1010.0, 985.0) for name in names])
+    found = {row["symbol"]: row for row in store.active()}
+    high, low = 1020.0 / at - 1, 980.0 / at - 1
+    worth = {s: tuple(float(found[s][c]) for c in ("last_price", "pnl", "best", "worst")) for s in "AB"}
+    assert worth == {"A": (990.0, down, high, low), "B": (990.0, -down, -low, -high)}
 
 
 def test_ticks_that_are_read_again_do_not_take_the_price_back(store, rules, live):

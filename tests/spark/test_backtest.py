@@ -253,6 +253,8 @@ def test_a_question_that_cannot_be_answered_says_what_can(computed):
         computed(rule="rsi")
     with pytest.raises(ConfigError, match="rsi_41"):
         computed(when="rsi_41 < 30")
+    with pytest.raises(ConfigError, match=r"rule when fails over a bar of that time: .*DIVIDE_BY_ZERO.*try_divide"):
+        computed(when="1 / (close - close) > 0")
     with pytest.raises(InputError, match="no indicators of those days"):
         computed(when="close > 1", start=date(2030, 1, 2))
     with pytest.raises(InputError, match="--rule, or write one with --when"):

@@ -24,6 +24,7 @@ from sise.watchlists.rules import parsed_rules
 from tests.conftest import CONF
 
 REGISTRY = Registry.load(CONF / "indicators.json")
+CURVES = load_curves(CONF / "volume_curves.json")
 
 
 def load(tmp_path, *entries, **live):
@@ -176,6 +177,22 @@ def test_a_rule_that_holds_between_prices_only_has_no_level(tmp_path):
     assert within == plain
 
 
+def test_a_rule_of_few_prices_is_not_said_to_be_out_of_reach(tmp_path):
+    state = dict.fromkeys(REGISTRY.live, 57_800.0) | {"country": "KR", "close": 57_800.0, "rsi_14": 50.0}
+    few = {"measure": "price / prev_close", "fires": ">", "at": 1.001, "requires": "price < prev_close * 1.004"}
+    (narrow,) = levels_of(REGISTRY, load(tmp_path, **few), state)
+    assert (narrow.price, narrow.now, narrow.why) == (None, False, "not one level: between prices only")
+    (here,) = levels_of(
+        REGISTRY, load(tmp_path, **few | {"at": 0.9999, "requires": "price < prev_close * 1.0001"}), state
+    )
+    assert (here.price, here.now, here.why) == (None, True, "not one level: between prices only")
+    away = {"measure": "(price - prev_close) * (price - prev_close)", "fires": ">", "at": 5_000.0**2}
+    (outside,) = levels_of(REGISTRY, load(tmp_path, **away), state)
+    assert (outside.price, outside.why) == (None, "not one level: outside of prices only")
+    (never,) = levels_of(REGISTRY, load(tmp_path, measure="price", fires="<", at=10.0), state)
+    assert never.why == "not today"
+
+
 def test_a_level_is_told_as_soon_as_the_tick_has_one(tmp_path):
     rules = load(tmp_path, measure="price / sma_20", at=0.9)
     state = {"country": "US", "close": 8.0, "sma_20": None, "sma_20_sum": 19 * 8.0}  # 19 bars: the tick is the 20th
@@ -215,6 +232,7 @@ def kept_signal(rules, minutes):
     """A signal so many minutes after the open, and the lake that it is explained from."""
     opens = datetime(2024, 1, 31, tzinfo=UTC)
     session = {"as_of": date(2024, 1, 30), "valid_session": date(2024, 1, 31), "session_open": opens}
+    session["session_close"] = opens + timedelta(minutes=390)
     state = (
         dict.fromkeys(REGISTRY.live, 100.0)
         | session
@@ -233,7 +251,7 @@ def kept_signal(rules, minutes):
 def test_explain_knows_the_minutes_since_the_open(tmp_path, minutes, met):
     live = {"measure": "elapsed_minutes * price", "fires": ">", "at": 0, "not_before_minutes": 30}
     lake, signal = kept_signal(load(tmp_path, **live), minutes)
-    told = {what: value for _, what, value in explain(lake, REGISTRY, signal)}
+    told = {what: value for _, what, value in explain(lake, REGISTRY, CURVES, signal)}
     assert told["elapsed_minutes"] == str(minutes)
     assert told["not before minute 30"].startswith(met)
     assert told["measure"].endswith("does NOT hold") == (met == "NOT met")
@@ -244,7 +262,7 @@ def test_explain_shows_the_state_that_was_there_at_the_tick(tmp_path, after, ver
     lake, signal = kept_signal(load(tmp_path, measure="price", fires=">", at=1), 45)
     at = signal["timestamp"].timestamp() * 1000
     lake.commits = [(n, int(at + minutes * 60_000)) for n, minutes in enumerate(after, 1)][::-1]
-    told = {what: value for _, what, value in explain(lake, REGISTRY, signal)}
+    told = {what: value for _, what, value in explain(lake, REGISTRY, CURVES, signal)}
     assert told["live_state"].startswith(f"version {version}: ")
 
 
@@ -260,7 +278,9 @@ def test_explain_shows_the_version_that_the_signal_tells_of_as_long_as_it_is_kep
     reader = LakeReader(str(root))
 
     def told(version):
-        return {what: value for _, what, value in explain(reader, REGISTRY, signal | {"state_version": version})}
+        return {
+            what: value for _, what, value in explain(reader, REGISTRY, CURVES, signal | {"state_version": version})
+        }
 
     assert told(1)["last close"] == "101.0" and told(1)["live_state"].startswith("version 1: ")
     table = DeltaTable(root / "live_state")

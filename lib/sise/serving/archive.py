@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
@@ -17,7 +18,8 @@ __all__ = ["archive_signals"]
 
 def archive_signals(spark: SparkSession, lake: Lake, settings: Settings) -> Outcome:
     """stock-signals into the table signals. The whole topic is read each time and merged on the id: there is no
-    position to lose, and a month of signals is little."""
+    position to lose, and a month of signals is little. Of two signals of one id (a rehearsal with topics of its own has
+    the ids of the session it plays) the archive keeps the one it has, and says so."""
     ensure_topics(settings)
     outcome = Outcome()
     with described(spark, "signals: archive what has fired"):
@@ -30,7 +32,16 @@ def archive_signals(spark: SparkSession, lake: Lake, settings: Settings) -> Outc
         with Hold() as hold:
             rows = hold(signals_of(messages))
             outcome.rows_in = rows.count()
-            new = rows.join(lake.read("signals").select("signal_id"), "signal_id", "left_anti")
-            outcome.rows_out = lake.merge("signals", hold(new)).inserted
+            kept = lake.read("signals").select("signal_id", F.struct("timestamp", "trigger_price").alias("_kept"))
+            rows = hold(rows.join(kept, "signal_id", "left"))
+            new = rows.where("_kept IS NULL").drop("_kept")
+            other = rows.where("_kept <> struct(timestamp, trigger_price)").count()
+            outcome.rows_out = lake.merge("signals", new).inserted
     outcome.say(f"{outcome.rows_in} signals in Kafka, {outcome.rows_out} new in the archive")
+    outcome.details["other"] = other
+    if other:
+        outcome.say(
+            f"{other} are not archived: the archive has others of the same ids, of other topics (SISE_TOPIC_PREFIX) or "
+            "from before Redis was emptied. A rehearsal is archived in a lake of its own: SISE_LAKE"
+        )
     return outcome

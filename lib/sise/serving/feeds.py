@@ -27,6 +27,7 @@ from sise.signals.labelled import TestFeed
 from sise.signals.rules import LiveRules
 from sise.sources.live import LiveFeed
 from sise.sources.ticks import ReplayFeed, TickFeed
+from sise.ticks import limit_prices, round_to_tick
 from sise.topics import TICKS, Tick, key_of, topic_of
 
 __all__ = ["add_feed", "feed_of", "live_rows", "paced", "produce"]
@@ -162,7 +163,9 @@ def _as_next_session(
             if state is None or not bar["close"] or not bar["open"]:
                 continue
             by = state["close"] * (1 + (moves.get(bar["symbol"]) or 0.0)) / bar["close"]
-            bars.append(bar | {c: bar[c] * by for c in ("open", "high", "low", "close")})
+            lowest, highest = limit_prices(state["close"]) if country == "KR" else (0.0, float("inf"))
+            moved_to = {c: min(max(bar[c] * by, lowest), highest) for c in ("open", "high", "low", "close")}
+            bars.append(bar | {c: round_to_tick(price, country) for c, price in moved_to.items()})
     days, hours = {}, {}
     for (country, _), row in states.items():
         days[country], hours[country] = row["valid_session"], (row["session_open"], row["session_close"])
@@ -191,6 +194,8 @@ def _chosen(which: str, rows: list[dict[str, Any]], reader: LakeReader) -> list[
             raise InputError("no share of the watchlists is there: run jobs/scan_watchlists.py, or give --symbols all")
         return found
     codes = {code.strip().upper() for code in which.split(",") if code.strip()}
+    if not codes:
+        raise UsageError(f"--symbols {which!r} names no share: give all, watchlist, or codes like 005930")
     found = [r for r in rows if {r["symbol"], f"{r['country']}:{r['symbol']}"} & codes]
     missing = codes - {r["symbol"] for r in found} - {f"{r['country']}:{r['symbol']}" for r in found}
     if missing:

@@ -1,16 +1,36 @@
 -- One batch of records: decides per share and rule what fires, and writes it. All or nothing.
 -- KEYS[1] prefix. ARGV: epoch of the tick topic (for records that carry none), seconds a signal stays active, length of
--- the stream, cooldowns as JSON (rule -> ms), outbox key, how late in ms a tick may be, then the records as the
+-- the stream, the rules as JSON (name -> [cooldown in ms, long or short]), outbox key, how late in ms a tick may be, then the records as the
 -- detection wrote them.
 -- Returns the JSON of every fired signal.
 local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
-local cooldown, behind, ahead = cjson.decode(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local rules, behind, ahead = cjson.decode(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local fired = {}
 
+local function cooldown(rule)  -- none for a rule that the relay's file does not name: time does not arm that again
+  return rules[rule] and rules[rule][1]
+end
+
 local function text_of(raw, name)  -- a number as it was written: cjson would round it
   return string.match(raw, '"' .. name .. '":%s*(%-?[%d%.eE+-]+)')
+end
+
+-- What a signal has come to by the share's latest price, where that is of a later tick of the session: whoever fires it
+-- had to catch up, and no tick may come to tell. Not by the price that a replay of the session to come has left. What the
+-- ticks in between were is read again: the set ``missed`` (serving/missed.py).
+local function follow(key, id, r, share, rule, price, timestamp)
+  local known = redis.call('HMGET', P .. 'price:' .. share, 'price', 'timestamp', 'place')
+  local fired_at = tonumber(timestamp)
+  local time, to_come = tonumber(known[2] or 0), now + ahead
+  if time <= fired_at or time - fired_at > 43200000 or (time > to_come and fired_at <= to_come) then return end
+  local direction = rules[rule] and rules[rule][2] or 'long'
+  local change = (tonumber(known[1]) / tonumber(price) - 1) * (direction == 'short' and -1 or 1) + 0
+  local pnl = string.format('%.17g', change)
+  redis.call('HSET', key, 'last_price', known[1], 'pnl', pnl, change > 0 and 'best' or 'worst', pnl,
+             'followed', known[2], 'direction', direction)
+  if known[3] == (r.epoch or epoch) .. ':' .. r.partition then redis.call('SADD', P .. 'missed', id) end
 end
 
 local function fire(raw, r, share, rule, number, timestamp)
@@ -35,6 +55,7 @@ local function fire(raw, r, share, rule, number, timestamp)
   local json = '{' .. table.concat(parts, ',') .. '}'
   local key = P .. 'signal:' .. id
   redis.call('HSET', key, 'last_price', price, 'pnl', '0', 'best', '0', 'worst', '0', unpack(signal))
+  follow(key, id, r, share, rule, price, timestamp)
   redis.call('EXPIRE', key, ttl)
   redis.call('ZADD', P .. 'signals:active', math.floor(now / 1000) + ttl, id)
   redis.call('XADD', P .. 'signals', 'MAXLEN', '~', keep, '*', 'id', id, 'signal', json)
@@ -67,7 +88,7 @@ for i = 8, #ARGV do
       changed[#changed + 1] = value
     end
     local function arm(rule)  -- and keep until when it was: a tick of before that comes late is of what has fired
-      local told, wait = string.match(state['#' .. rule] or '', '^.-|%d+') or r.session .. '|0', cooldown[rule]
+      local told, wait = string.match(state['#' .. rule] or '', '^.-|%d+') or r.session .. '|0', cooldown(rule)
       local left = wait and math.min(r.timestamp, tonumber(state[rule]) + wait) or r.timestamp
       set('#' .. rule, told .. '|' .. string.format('%.0f', left))
       gone[#gone + 1] = rule
@@ -81,7 +102,7 @@ for i = 8, #ARGV do
     end
     for _, rule in ipairs(r.relaxed) do
       local last = tonumber(state[rule])
-      local wait = cooldown[rule]  -- none for a rule that the relay's file does not name: time does not arm that again
+      local wait = cooldown(rule)
       local past = last and (late and r.timestamp - last or math.abs(r.timestamp - last))
       if last and wait and past > wait then last = nil end
       if last then

@@ -17,6 +17,7 @@ from sise.settings import Settings
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, Topic, topic_of
 
 __all__ = [
+    "check_slots",
     "consumer",
     "ensure_topics",
     "epoch_of_ticks",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 TOPICS = (TICKS, RULES, SIGNALS, DEAD)
+HEADROOM = 2  # the price query, and the broadcast of live_state
 
 
 @contextmanager
@@ -166,3 +168,16 @@ def read_all(settings: Settings, topic: Topic) -> list[dict[str, Any]]:
             if time.monotonic() > end:
                 raise TimeoutError("no record for two minutes")
     return found
+
+
+def check_slots(master: str, slots: int, partitions: int) -> None:
+    """Real-time mode keeps a task slot for each Kafka partition, and does not deliver where one has none."""
+    if slots >= partitions + HEADROOM:
+        return
+    need = partitions + HEADROOM
+    how = f"set SISE_MASTER='local[{need}]' (it may exceed the cores)" if master.startswith("local") else "add cores"
+    raise SiseError(
+        f"real-time mode needs a task slot for each of the {partitions} partitions of {TICKS.name} and {HEADROOM} "
+        f"more: {need}, and {master} has {slots}. Records would silently not be delivered: {how}, or use "
+        "--trigger micro-batch"
+    )

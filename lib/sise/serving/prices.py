@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -30,11 +31,11 @@ class LatestPrices:
     ticks after it fired.
 
     No price goes back in time, unless to one so old that the newer was a replay's (``lateness``): a tick that comes
-    late, or is read again, counts for best and worst only. In real-time mode a tick that is here before the relay has
-    written the signal (it may have to catch up) counts for neither. On an ex-date the trigger price is taken to the new
-    basis; a signal is not followed while nobody knows the factor. For that a signal also has ``followed`` (time of that
-    last price), ``basis`` (the product of the factors since its session) and ``direction`` (the rule's; where the rule
-    is gone, the last one it had). ``epoch`` names the life of the tick topic.
+    late, or is read again, counts for best and worst only. A signal that is written after ticks that came after its own
+    (the relay may have to catch up) is in the set ``missed`` (missed.py). On an ex-date the trigger price is taken to
+    the new basis; a signal is not followed while nobody knows the factor. For that a signal also has ``followed`` (time
+    of that last price), ``basis`` (the product of the factors since its session) and ``direction`` (the rule's; where
+    the rule is gone, the last one it had). ``epoch`` names the life of the tick topic.
     """
 
     def __init__(
@@ -62,17 +63,34 @@ class LatestPrices:
             patiently(lambda: self._write(ticks), tell, self.stop)
 
     def _write(self, ticks: pa.Table) -> None:
-        """All latest prices, and then what they mean for the signals: a price waits for no other share's signals."""
+        """All latest prices, and then what they mean for the signals: a price waits for no other share's signals. Those
+        that are open are asked for after it: one that is fired meanwhile sees the price, and is ``missed``."""
         now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
-        prices, open_ = _rows(ticks, self._open_signals(), self.epoch)
+        of_shares = _by_share(ticks)
         latest: list[Any] = []
-        for start in range(0, len(prices), _SHARES):
+        for start in range(0, len(of_shares), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
-            rows = json.dumps(prices[start : start + _SHARES])
+            rows = json.dumps([share.price(self.epoch) for share in of_shares[start : start + _SHARES]])
             found: Any = self._prices(keys=[self.prefix], args=[_KEEP, now, *self.lateness, rows])
             latest.extend(found)
-        followed = ([*row, bool(flag)] for row, flag in zip(open_, latest, strict=True) if row)
+        signals = self._open_signals()
+        followed = (
+            share.followed(ids, bool(flag))
+            for share, flag in zip(of_shares, latest, strict=True)
+            if (ids := signals.get(share.name))
+        )
         for portion in _portions(followed):
+            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
+
+    def follow_between(self, rows: Iterable[tuple[str, str, int, float, float]]) -> None:
+        """Best and worst of signals: (id, its session, when it fired, highest and lowest price since), at the basis of
+        that session. Prices that were taken before change nothing."""
+        told = [
+            [repr(high), str(since), [name], [[since, high], [since, low]], session, [], False]
+            for name, session, since, high, low in rows
+        ]
+        directions = {rule.name: rule.direction for rule in self.rules().rules}
+        for portion in _portions(told):
             self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
 
     def _open_signals(self) -> dict[str, list[str]]:
@@ -85,33 +103,45 @@ class LatestPrices:
         return found
 
 
-def _rows(
-    ticks: pa.Table, signals: Mapping[str, list[str]], epoch: str
-) -> tuple[list[list[str]], list[list[Any] | None]]:
-    """What prices.lua takes of each share, and, beside it, what follow.lua does but for its last (None of a share
-    without open signals); of ticks in the order of share and time. Prices and times as texts, since Lua's numbers are
-    doubles."""
-    columns = ("share", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
-    shares, prices, times, volumes, partitions, offsets, sessions, moves = (ticks[c].to_pylist() for c in columns)
-    latest: list[list[str]] = []
-    open_: list[list[Any] | None] = []
-    start = 0
+@dataclass(frozen=True)
+class _Share:
+    """A share's ticks of a batch: from ``start`` to ``end`` of the columns, in the order of time."""
+
+    name: str
+    columns: Mapping[str, list[Any]]
+    start: int
+    end: int
+
+    def _newest(self, column: str) -> Any:
+        return self.columns[column][self.end - 1]
+
+    def price(self, epoch: str) -> list[str]:
+        """What prices.lua takes. Prices and times as texts, since Lua's numbers are doubles."""
+        newest = self._newest
+        place = f"{epoch}:{newest('partition')}"
+        told = [repr(newest("price")), str(newest("timestamp")), str(newest("day_volume"))]
+        return [self.name, *told, place, str(newest("offset"))]
+
+    def followed(self, ids: list[str], latest: bool) -> list[Any]:
+        """What follow.lua takes."""
+        prices, times = self.columns["price"], self.columns["timestamp"]
+        first = self.end - 1 if len(set(prices[self.start : self.end])) == 1 else self.start
+        since = list(zip(times[first : self.end], prices[first : self.end], strict=True))
+        moved = [[move["ex_date"], move["factor"]] for move in self._newest("moves") or ()]
+        told = [repr(self._newest("price")), str(self._newest("timestamp"))]
+        return [*told, ids, since, self._newest("session"), moved, latest]
+
+
+def _by_share(ticks: pa.Table) -> list[_Share]:
+    """Of ticks in the order of share and time."""
+    named = ("price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
+    columns, shares = {name: ticks[name].to_pylist() for name in named}, ticks["share"].to_pylist()
+    found, start = [], 0
     for end, share in enumerate(shares, 1):
-        if end < len(shares) and shares[end] == share:
-            continue
-        newest = end - 1
-        price, timestamp = repr(prices[newest]), str(times[newest])
-        place = f"{epoch}:{partitions[newest]}"
-        latest.append([share, price, timestamp, str(volumes[newest]), place, str(offsets[newest])])
-        row = None
-        if ids := signals.get(share):
-            first = newest if len(set(prices[start:end])) == 1 else start
-            since = list(zip(times[first:end], prices[first:end], strict=True))
-            moved = [[move["ex_date"], move["factor"]] for move in moves[newest] or ()]
-            row = [price, timestamp, ids, since, sessions[newest], moved]
-        open_.append(row)
-        start = end
-    return latest, open_
+        if end == len(shares) or shares[end] != share:
+            found.append(_Share(share, columns, start, end))
+            start = end
+    return found
 
 
 def _portions(rows: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:

@@ -132,11 +132,11 @@ class SignalStore:
         later than one with a newer time (``lateness``) arms nothing, and fires only what it would have fired in its
         turn: not what had fired by then and was not armed again before it.
         """
-        cooldowns = json.dumps({rule.name: rule.cooldown_minutes * 60_000 for rule in rules.rules})
+        told = json.dumps({rule.name: [rule.cooldown_minutes * 60_000, rule.direction] for rule in rules.rules})
         fired: list[str] = []
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            arguments = [self.epoch, self.ttl, 100_000, cooldowns, self._outbox, *self.lateness, *chunk]
+            arguments = [self.epoch, self.ttl, 100_000, told, self._outbox, *self.lateness, *chunk]
             found: Any = self._script(keys=[self.prefix], args=arguments)
             fired += [value.decode() for value in found]
         return fired

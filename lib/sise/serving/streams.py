@@ -16,14 +16,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
+from sise.calendars import COUNTRIES
 from sise.console import tell
 from sise.errors import SiseError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
-from sise.locks import alone
+from sise.locks import alone, taken
 from sise.serving.batches import MicroBatches
 from sise.serving.ended import Outage, why_ended
-from sise.serving.kafka import ensure_topics, epoch_of_ticks, partitions_of
+from sise.serving.kafka import check_slots, ensure_topics, epoch_of_ticks, partitions_of
+from sise.serving.missed import Missed
 from sise.serving.prices import LatestPrices
 from sise.serving.relay import RulesFile, publish
 from sise.serving.sender import Sender
@@ -41,22 +43,7 @@ from sise.signals.detect import (
 from sise.signals.judge import Clock, price_side, tick_prices
 from sise.topics import DEAD, RULES, SIGNALS, TICKS, topic_of
 
-__all__ = ["Detection", "check_slots"]
-
-HEADROOM = 2  # the price query, and the broadcast of live_state
-
-
-def check_slots(master: str, slots: int, partitions: int) -> None:
-    """Real-time mode keeps a task slot for each Kafka partition, and does not deliver where one has none."""
-    if slots >= partitions + HEADROOM:
-        return
-    need = partitions + HEADROOM
-    how = f"set SISE_MASTER='local[{need}]' (it may exceed the cores)" if master.startswith("local") else "add cores"
-    raise SiseError(
-        f"real-time mode needs a task slot for each of the {partitions} partitions of {TICKS.name} and {HEADROOM} "
-        f"more: {need}, and {master} has {slots}. Records would silently not be delivered: {how}, or use "
-        "--trigger micro-batch"
-    )
+__all__ = ["Detection"]
 
 
 @dataclass
@@ -77,6 +64,8 @@ class Detection:
         """Checks what is needed, notes the rules in the lake and starts the queries."""
         self.file = RulesFile(self.settings.conf_file("watchlists.json"), self.registry)
         self.curves = load_curves(self.settings.conf_file("volume_curves.json"))
+        if lacking := sorted(set(COUNTRIES) - set(self.curves)) if "session_share" in self.file.rules.names else ():
+            tell(f"detect: conf/volume_curves.json has no {', '.join(lacking)}: no rule of volume so far fires there")
         self.lake.demand("live_state")
         self._check_columns()
         for complaint in complaints_of_universe(self.lake):
@@ -91,10 +80,17 @@ class Detection:
         self.epoch = epoch_of_ticks(self.settings)
         self.outage = Outage(self.settings, self.epoch)
         self.checkpoints = self.checkpoints / f"{topic_of(TICKS, self.settings.topic_prefix)}-{self.epoch}"
+        self._lock = taken(self.checkpoints / "lock")
+        if self._lock is None:
+            raise SiseError(
+                f"another detect_signals.py runs on the checkpoints in {self.checkpoints}: stop it, or give this one "
+                "--checkpoints and a SISE_TOPIC_PREFIX of its own"
+            )
         self._check_slots()
         self._note_rules()
         client, ending = connect(self.settings), self.ending.is_set
         self.prices = LatestPrices(client, self.settings, lambda: self.file.rules, self.epoch, ending)
+        self.missed = Missed(self.spark, self.settings, self.prices, self._judge)
         if self.trigger != "realtime":
             self.store = SignalStore(client, self.settings, self.epoch)
             self.sender = Sender(self.settings, ending, linger_ms=0)
@@ -102,6 +98,7 @@ class Detection:
         self._start_queries()
 
     def _start_queries(self) -> None:
+        self.spark.sparkContext.setLogLevel("ERROR")
         self.outage.begun = time.monotonic()
         self.started_with = self._versions()  # before they are read: one too old is found out, one too new is not
         self.queries = self._start_realtime() if self.trigger == "realtime" else self._start_micro_batches()
@@ -117,13 +114,13 @@ class Detection:
             raise SiseError(f"live_state lacks {needed}: run jobs/compute_indicators.py")
 
     def stop(self) -> None:
-        self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
         self._stop_queries()
         if self.trigger != "realtime":
             self.sender.close()
 
     def _stop_queries(self) -> None:
         self.ending.set()
+        self.spark.sparkContext.setLogLevel("OFF")  # else each interrupted task tells an error
         for query in self.queries:
             query.stop()
         self.ending.clear()
@@ -150,6 +147,8 @@ class Detection:
                 raise SiseError(why_ended(str(name), str(problem), self.checkpoints)) from problem
             if back:
                 self._restart()
+        else:
+            self.missed.follow()
         rules = self.file.rules
         if self.file.changed():
             try:
@@ -164,6 +163,9 @@ class Detection:
                 self._restart()
             else:
                 tell(f"detect: thresholds changed (rules {self.file.rules.version}), taken up with the next batch")
+
+    def _judge(self, ticks: DataFrame) -> DataFrame:
+        return tick_prices(ticks, self._side, self.clock)
 
     def _restart(self) -> None:
         """Starts the queries, from where their checkpoints stand; what ran before has ended then."""
@@ -250,16 +252,15 @@ class Detection:
             .outputMode("update")
             .trigger(realTime=f"{self.checkpoint_seconds} seconds")  # type: ignore[call-overload]
         )
-        side = price_side(self.lake.read("live_state"), self.lake.read("actions"))
+        self._side = self._kept(price_side(self.lake.read("live_state"), self.lake.read("actions")))
         # One task: it takes one of the slots that detection leaves.
         ticks = self._ticks(maxOffsetsPerTrigger=200_000).coalesce(1)
-        prices = tick_prices(ticks, self._kept(side), self.clock)
-        return [writer.start(), self._start_batches(prices, "prices", "prices", 1, self.prices.write)]
+        return [writer.start(), self._start_batches(self._judge(ticks), "prices", "prices", 1, self.prices.write)]
 
     def _start_micro_batches(self) -> list[StreamingQuery]:
         """One query for both: the ticks are read, parsed and joined once."""
         ticks = self._ticks(maxOffsetsPerTrigger=100_000).coalesce(self.spark.sparkContext.defaultParallelism)
-        live = self._kept(self.live())
+        self._side = live = self._kept(self.live())
         found = rules_and_prices(ticks, live, self.registry, self.file.rules, self.curves, self.clock, self.epoch)
         write = MicroBatches(self.store, self.sender, self.prices, self.file.rules, self.settings, self.ending.is_set)
         return [self._start_batches(found, "detect", "detect-micro-batch", 0, write)]

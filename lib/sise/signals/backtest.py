@@ -26,6 +26,7 @@ from sise.settings import Settings
 from sise.signals.summary import ALL, sentence, summarize
 from sise.signals.track import evaluated, last_sessions, pinned
 from sise.watchlists.rules import Rule, checked_rule, load_directions, load_rules
+from sise.watchlists.scan import failing
 from sise.watchlists.universe import RECENT_SESSIONS, Read, Spans, eligible, session_shares, shares_between
 
 __all__ = ["Question", "backtest_rule", "find_entries", "select_entries"]
@@ -80,7 +81,7 @@ def backtest_rule(
         picked = find_entries(read, registry, settings, calendars, rule, spans, question.every_bar)
         if question.markets:
             picked = picked.where(F.col("market").isin(*question.markets))
-        with described(spark, f"backtest: the entries of {rule.name}"):
+        with described(spark, f"backtest: the entries of {rule.name}"), failing(rule.name, "a bar of that time"):
             entries = hold(picked)
             outcome.rows_in = entries.count()
         as_of, first = last_sessions(read("prices")), min(day for day, _ in spans.values())

@@ -50,6 +50,6 @@ def session_share(curves: Mapping[str, Curve], country: Any, elapsed: Any) -> An
 
 
 def share_at(curves: Mapping[str, Curve], country: str, elapsed: float) -> float:
-    """The same as a number."""
-    points = curves[country]
+    """The same as a number, nan where session_share is null."""
+    points = curves.get(country, ((0, np.nan),))
     return float(np.interp(elapsed, [x for x, _ in points], [y for _, y in points]))

@@ -7,23 +7,26 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 from deltalake.exceptions import DeltaError
 
 from sise.errors import InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
 from sise.reader import LakeReader
+from sise.signals.curves import Curve, share_at
 from sise.signals.levels import values_at
 from sise.signals.rules import Expression, LiveRule, LiveRules
 
 __all__ = ["explain"]
 
 
-def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def explain(
+    reader: LakeReader, registry: Registry, curves: Mapping[str, Curve], signal: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
     """(step, what, value) of everything that made ``signal`` fire; every number is computed again from live_state.
 
-    ``signal``: a row of the table signals. Raises InputError where the state or the rules of its day are gone.
+    ``signal``: a row of the table signals; ``curves``: load_curves(). Raises InputError where the state or the rules of
+    its day are gone.
     """
     share = f"{signal['country']}:{signal['symbol']}"
     yield "tick", "share", f"{share} ({signal['market']})"
@@ -49,8 +52,10 @@ def explain(reader: LakeReader, registry: Registry, signal: Mapping[str, Any]) -
         values = values_at(registry, rule.names, state, signal["trigger_price"], signal["day_volume"])
     except KeyError as problem:
         raise InputError(f"live_state of that session has no {problem.args[0]}, which {rule.name} needs now") from None
-    values["session_share"] = recorded.get("session_share", np.nan)
-    values["elapsed_minutes"] = (signal["timestamp"] - state["session_open"]) / timedelta(minutes=1)
+    elapsed = signal["timestamp"] - state["session_open"]
+    part = elapsed / (state["session_close"] - state["session_open"])
+    values["session_share"] = share_at(curves, signal["country"], part)
+    values["elapsed_minutes"] = elapsed / timedelta(minutes=1)
     for name in rule.names:
         again, then = float(values[name]), recorded.get(name)
         same = "" if then is None else f" (the stream found {then:.10g})"

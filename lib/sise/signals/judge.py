@@ -18,7 +18,7 @@ __all__ = ["PRICE", "Clock", "judged", "price_side", "tick_prices", "with_moves"
 
 PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
 _MOVES_DAYS = 400  # no signal is followed for longer
-_NOT_A_TICK = "not a tick: malformed JSON, or not an object"
+_NOT_A_TICK = "not a tick: malformed JSON, or not one object"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def _parsed(ticks: DataFrame) -> DataFrame:
         "partition",
         "offset",
         F.unix_millis("timestamp").alias("received"),
+        # from_json looks at the first value only: what follows it makes the whole no JSON.
+        (F.get_json_object(F.concat(F.lit('{"tick":'), text, F.lit(',"end":1}')), "$.end") == "1").alias("whole"),
         tick.alias("tick"),
     )
     fields = {name: F.col(f"tick.{name}") for name in TICK_FIELDS}
@@ -98,6 +100,7 @@ def _parsed(ticks: DataFrame) -> DataFrame:
         "partition",
         "offset",
         "received",
+        "whole",
         F.col("tick._bad").isNotNull().alias("bad"),
         *[value.alias(name) for name, value in fields.items()],
     )
@@ -117,7 +120,7 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
     slack = rounding_of(F.col("country"), F.col("s_close"))
     rebased = (F.col("reference") > 0) & (F.abs(F.col("reference") - F.col("s_close")) > slack)
     checks: list[tuple[Column, Column]] = [
-        (nothing, F.lit(_NOT_A_TICK)),
+        (nothing | ~F.coalesce("whole", F.lit(False)), F.lit(_NOT_A_TICK)),
         (missing != "", F.concat(F.lit("missing or of the wrong type: "), missing)),
         (F.col("bad"), F.lit("a field is of the wrong type")),
         (

@@ -19,6 +19,7 @@ __all__ = ["WHYS", "Level", "levels_of", "needs_volume", "strict_at", "values_at
 _OPS = Arrays()
 
 
+_POINTS = 2049
 _SO_FAR = {"day_volume", "session_share", "elapsed_minutes"}
 
 # Why a level has no price; the viewer has a sentence in each language for every one.
@@ -29,6 +30,7 @@ WHYS = (
     _ALWAYS := "at every price of the session",
     _NEVER := "not today",
     _BETWEEN := "not one level: between prices only",
+    _OUTSIDE := "not one level: outside of prices only",
 )
 
 
@@ -37,8 +39,8 @@ class Level:
     """Where one rule fires for one share: at ``price`` and everything ``side`` ("below" or "above") of it.
 
     ``price`` is None where no price inside the session's limits makes it fire ("not today"), where the rule does not
-    depend on the price, or where it holds between prices only (``requires`` may bound it); ``now``: it holds at the
-    last close already. ``away``: the move from there, a fraction.
+    depend on the price, or where it holds between or outside of prices only (``requires`` may bound it); ``now``: it
+    holds at the last close already. ``away``: the move from there, a fraction.
     """
 
     rule: str
@@ -91,7 +93,9 @@ def _level(
 ) -> Level:
     if needs_volume(rule):
         return Level(rule.name, None, None, None, False, _VOLUME)
-    grid = np.linspace(low, high, 129)
+    # Each price that can be quoted, where they are no more: a rule may hold at few of them.
+    ticks = int((high - low) / tick_size(low, str(state["country"]))) + 1
+    grid = np.linspace(low, high, min(max(ticks, 129), _POINTS))
     try:
         with np.errstate(all="ignore"):
             at_close = values_at(registry, rule.names, state, close)
@@ -102,10 +106,10 @@ def _level(
     if cold:
         return Level(rule.name, None, None, None, False, _COLD)
     now = bool(strict_at(registry, rule, state, close))
-    if not holds.any() or holds.all():
-        return Level(rule.name, None, None, None, now, _ALWAYS if holds.all() else _NEVER)
-    if np.count_nonzero(np.diff(holds)) > 1:
-        return Level(rule.name, None, None, None, now, _BETWEEN)
+    if holds.all() if now else not holds.any():
+        return Level(rule.name, None, None, None, now, _ALWAYS if now else _NEVER)
+    if np.count_nonzero(np.diff(holds)) != 1:
+        return Level(rule.name, None, None, None, now, _OUTSIDE if holds[0] and holds[-1] else _BETWEEN)
     side = "below" if holds[0] else "above"
     edge = int(np.argmin(holds)) - 1 if side == "below" else int(np.argmax(holds))
     inside, outside = (grid[edge], grid[edge + 1]) if side == "below" else (grid[edge], grid[edge - 1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
 
-from sise.settings import Settings, _at_least_one, _count, _fraction, _positive, _setting, _url
+from sise.settings import Settings, _fraction, _positive, _setting, _url, _whole
 
 __all__ = ["SourceSettings"]
 
@@ -74,7 +74,7 @@ class SourceSettings(Settings):
     yahoo_rate: float = _setting("SISE_YAHOO_RATE", 5.0, _above_zero, "requests a second to Yahoo")
     kis_rate: float = _setting("SISE_KIS_RATE", 15.0, _above_zero, "requests a second to KIS (paper: 2)")
     http_timeout: float = _setting("SISE_HTTP_TIMEOUT", 20.0, _above_zero, "seconds that a vendor may stay silent")
-    http_attempts: int = _setting("SISE_HTTP_ATTEMPTS", 5, _at_least_one, "how often one request is tried")
+    http_attempts: int = _setting("SISE_HTTP_ATTEMPTS", 5, _whole(1), "how often one request is tried")
     backoff_seconds: float = _setting("SISE_BACKOFF", 1.0, _positive, "first wait before trying again; it doubles")
     backoff_cap_seconds: float = _setting("SISE_BACKOFF_CAP", 60.0, _positive, "longest wait before trying again")
     krx_block_hours: float = _setting(
@@ -95,24 +95,26 @@ class SourceSettings(Settings):
         "SISE_US_EVENING", time(18, 0), _clock, "New York: from then on a session's bars are asked"
     )
     recheck_sessions: int = _setting(
-        "SISE_RECHECK_SESSIONS", 5, _at_least_one, "the last so many sessions are asked for again"
+        "SISE_RECHECK_SESSIONS", 5, _whole(1), "the last so many sessions are asked for again"
     )
     history_years: float = _setting("SISE_HISTORY_YEARS", 4.0, _positive, "how much history a new share gets, years")
     yahoo_charts: int = _setting(
         "SISE_YAHOO_CHARTS",
         2_400,
-        _count,
+        _whole(0),
         "a day's run asks for so many charts of single shares; the others are quoted, each in its turn",
     )
-    yahoo_workers: int = _setting("SISE_YAHOO_WORKERS", 10, _at_least_one, "how many requests to Yahoo are under way")
+    yahoo_workers: int = _setting("SISE_YAHOO_WORKERS", 10, _whole(1), "how many requests to Yahoo are under way")
     min_cap_usd: float = _setting(
         "SISE_MIN_CAP_USD", 1e8, _positive, "NASDAQ: a share of a smaller market cap is not taken up"
     )
     shrink_limit: float = _setting(
         "SISE_SHRINK_LIMIT", 0.2, _fraction, "a listing that lost more of a market's shares than this is not believed"
     )
-    merge_rows: int = _setting("SISE_MERGE_ROWS", 250_000, _at_least_one, "answers are merged when so many rows wait")
-    kis_stream_limit: int = _setting("SISE_KIS_REGISTRATIONS", 41, _count, "shares that one KIS WebSocket may register")
+    merge_rows: int = _setting("SISE_MERGE_ROWS", 250_000, _whole(1), "answers are merged when so many rows wait")
+    kis_stream_limit: int = _setting(
+        "SISE_KIS_REGISTRATIONS", 41, _whole(0), "shares that one KIS WebSocket may register"
+    )
     silence_seconds: float = _setting(
         "SISE_SILENCE", 30.0, _above_zero, "in the session, a source silent for so long gives way"
     )

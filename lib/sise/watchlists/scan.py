@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import reduce
 
+from pyspark.errors import (
+    ArithmeticException,
+    ArrayIndexOutOfBoundsException,
+    DateTimeException,
+    IllegalArgumentException,
+    NumberFormatException,
+    SparkRuntimeException,
+)
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -20,9 +29,18 @@ from sise.settings import Settings
 from sise.watchlists.rules import OwnList, Rule, load_lists, load_rules
 from sise.watchlists.universe import barred, select_eligible, session_shares
 
-__all__ = ["scan_watchlists", "select_listed"]
+__all__ = ["failing", "scan_watchlists", "select_listed"]
 
 _SHARE = ["country", "symbol"]
+# What a value makes of an expression, and nothing else does.
+_OF_A_VALUE = (
+    ArithmeticException,
+    ArrayIndexOutOfBoundsException,
+    DateTimeException,
+    IllegalArgumentException,
+    NumberFormatException,
+    SparkRuntimeException,
+)
 _PLACES = "country string, symbol string, _at int"
 
 
@@ -112,7 +130,10 @@ def _scan(
     _say_missing(eligible, lists, outcome)
     unlisted = shares.where(F.col("name").isNull() & F.col("active").isNull()).count()
     if unlisted:
-        outcome.say(f"{unlisted} shares have no row in symbols: run jobs/collect_symbols.py for their caps and flags")
+        outcome.say(
+            f"{unlisted} shares have no row in symbols that was true on the session: run jobs/collect_symbols.py for "
+            "their caps and flags (a listing counts from the day it is of)"
+        )
 
 
 def _sessions(lake: Lake, calendars: dict[str, Calendar], day: date | None) -> dict[str, date]:
@@ -158,16 +179,23 @@ def select_listed(
 
 
 def _name_failing(shares: DataFrame, rules: Sequence[Rule], known: Sequence[str]) -> None:
-    """Raises ConfigError for a rule that fails over these shares: a division by zero, a text that is no number."""
+    """Raises ConfigError for a rule that fails over these shares."""
     for rule in rules:
-        try:
+        with failing(rule.name, "a share of this session"):
             select_listed(shares, [rule], (), known).collect()
-        except Exception as problem:
-            why = next((line for line in str(problem).splitlines() if "[" in line), str(problem))
-            raise ConfigError(
-                f"rule {rule.name} fails over a share of this session: {why.strip()[:300]} (try_divide and try_cast "
-                "give null instead)"
-            ) from problem
+
+
+@contextmanager
+def failing(name: str, over: str) -> Iterator[None]:
+    """What is computed inside is one rule's: where it fails on a value (a division by zero, a text that is no number),
+    ConfigError names the rule."""
+    try:
+        yield
+    except _OF_A_VALUE as problem:
+        why = next((line for line in str(problem).splitlines() if "[" in line), str(problem))
+        raise ConfigError(
+            f"rule {name} fails over {over}: {why.strip()[:300]} (try_divide and try_cast give null instead)"
+        ) from problem
 
 
 def _listed(rows: DataFrame, name: str, version: str, figures: Sequence[str]) -> DataFrame:
