@@ -94,8 +94,10 @@ def test_a_service_is_the_one_named_or_the_local_one(tmp_path):
 
 def test_a_wrong_service_setting_is_named_and_a_password_is_not():
     wrong = {"SISE_KAFKA": "broker", "SISE_REDIS_URL": "http://u:hush@host", "SISE_REDIS_PORT": "70000"}
+    wrong["SISE_TOPIC_PREFIX"] = "a/b"
     with pytest.raises(ConfigError) as caught:
         Settings.from_env(wrong)
     message = str(caught.value)
+    assert "SISE_TOPIC_PREFIX=a/b: 'a/b' is no start of a topic's name" in message
     assert "SISE_KAFKA=broker" in message and "SISE_REDIS_PORT=70000" in message
     assert "SISE_REDIS_URL: it does not start with redis://" in message and "hush" not in message

@@ -7,14 +7,16 @@ import time
 from datetime import UTC, date, datetime
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from sise.errors import UsageError
 from sise.indicators.registry import Registry
 from sise.serving.feeds import add_feed, feed_of, paced
 from sise.settings import Settings
 from sise.sources.ticks import ReplayFeed, walk_bar
-from sise.ticks import krx_tick
+from sise.ticks import krx_tick, limit_prices
 
 OPENS, CLOSES = datetime(2025, 3, 31, tzinfo=UTC), datetime(2025, 3, 31, 6, 30, tzinfo=UTC)
 
@@ -52,6 +54,25 @@ def test_a_replay_is_in_the_order_of_time():
     ticks = list(ReplayFeed(bars, {"KR": "2025-03-31"}, {"KR": (OPENS, CLOSES)}, steps=12).ticks())
     assert len(ticks) == 60 and [t["timestamp"] for t in ticks] == sorted(t["timestamp"] for t in ticks)
     assert all(t["clock"] == t["timestamp"] and t["session"] == "2025-03-31" for t in ticks)
+
+
+def test_a_replay_of_the_session_to_come_keeps_to_the_exchanges_prices(tmp_path):
+    as_of, session = date(2025, 3, 28), date(2025, 3, 31)
+    share = {"country": "KR", "symbol": "000020", "market": "KOSPI"}
+    hours = {"session_open": OPENS, "session_close": CLOSES}
+    tables = {  # the state is re-based, so that nothing lies on a step by itself; the high is beyond the limit
+        "live_state": [share | {"close": 57_800.0, "as_of": as_of, "valid_session": session} | hours],
+        "indicators": [{k: share[k] for k in ("country", "symbol")} | {"date": as_of, "return_1": 0.0123}],
+        "prices": [bar(**share, date=as_of, open=1003.0, high=1400.0, low=997.0, close=1011.0)],
+    }
+    for name, rows in tables.items():
+        write_deltalake(tmp_path / name, pa.Table.from_pylist(rows))
+    parser = argparse.ArgumentParser()
+    add_feed(parser)
+    args = parser.parse_args(["--source", "replay", "--symbols", "all"])
+    prices = [t["price"] for t in feed_of(args, Settings(lake=str(tmp_path)), Registry(()), {}).ticks()]
+    assert len(prices) == 32 and all(price % krx_tick(price) == 0 for price in prices)
+    assert max(prices) == limit_prices(57_800.0)[1] and prices[-1] == round(57_800 * 1.0123 / 100) * 100
 
 
 def test_the_pace():
