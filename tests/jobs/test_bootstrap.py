@@ -229,17 +229,27 @@ def test_a_job_takes_its_classes_from_the_archive_that_setup_made(tmp_path):
 def test_classes_are_kept_once_and_a_java_that_cannot_is_no_failure(place, monkeypatch, capsys):
     runs = []
 
-    def fails(command, **how):
-        runs.append(how["env"])
+    def fails(command, env, tell, at_most):
+        runs.append(env)
         return subprocess.CompletedProcess(command, 1, "", "no archive in this Java")
 
     (place / "build").mkdir()
-    monkeypatch.setattr(bootstrap.subprocess, "run", fails)
+    monkeypatch.setattr(bootstrap, "run_telling", fails)
     monkeypatch.setenv("SISE_MASTER", "spark://elsewhere:7077")
     for _ in range(2):
         bootstrap.keep_classes(bootstrap.find_java())
     assert len(runs) == 1 and "no archive in this Java" in capsys.readouterr().err
     assert "SISE_MASTER" not in runs[0] and not (place / "build" / "classes.jsa").exists()
+
+
+def test_a_command_that_runs_on_is_told_of_and_ended_after_its_time(monkeypatch):
+    told, wait = [], subprocess.Popen.communicate
+    monkeypatch.setattr(subprocess.Popen, "communicate", lambda self, timeout: wait(self, timeout=timeout / 50))
+    script = "import sys, time; print('out'); sys.stdout.flush(); time.sleep(1); print('more'); sys.exit('bad')"
+    done = bootstrap.run_telling([sys.executable, "-c", script], os.environ, told.append)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "out\nmore\n", "bad\n") and told
+    with pytest.raises(subprocess.TimeoutExpired):
+        bootstrap.run_telling([sys.executable, "-c", "import time; time.sleep(60)"], os.environ, told.append, 0.5)
 
 
 def test_a_redis_that_no_package_brings_is_installed_or_its_lack_is_said(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -301,6 +302,7 @@ def test_rules_that_live_state_has_no_columns_for_leave_those_before(
     own = dataclasses.replace(settings, conf=tmp_path, topic_prefix="own-")
     found = Detection(spark, live_lake, Registry.load(tmp_path / "indicators.json"), own, "micro-batch", tmp_path)
     found.file, found.queries, found.started_with = RulesFile(file, found.registry), [], found._versions()
+    found.missed = SimpleNamespace(follow=lambda: None)
     before = found.file.rules
     rule = {"measure": "price / sma_10", "fires": ">", "at": 1, "relaxed": 0.99, "watch": 0.98}
     file.write_text(json.dumps({"rules": [*rules["rules"], {"name": "above_10", "live": rule}]}))
