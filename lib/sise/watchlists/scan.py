@@ -7,14 +7,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import reduce
 
-from pyspark.errors import (
-    ArithmeticException,
-    ArrayIndexOutOfBoundsException,
-    DateTimeException,
-    IllegalArgumentException,
-    NumberFormatException,
-    SparkRuntimeException,
-)
+from pyspark import errors
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -34,12 +27,12 @@ __all__ = ["failing", "scan_watchlists", "select_listed"]
 _SHARE = ["country", "symbol"]
 # What a value makes of an expression, and nothing else does.
 _OF_A_VALUE = (
-    ArithmeticException,
-    ArrayIndexOutOfBoundsException,
-    DateTimeException,
-    IllegalArgumentException,
-    NumberFormatException,
-    SparkRuntimeException,
+    errors.ArithmeticException,
+    errors.ArrayIndexOutOfBoundsException,
+    errors.DateTimeException,
+    errors.IllegalArgumentException,
+    errors.NumberFormatException,
+    errors.SparkRuntimeException,
 )
 _PLACES = "country string, symbol string, _at int"
 
