@@ -236,7 +236,7 @@ def kept_signal(rules, minutes):
     state = (
         dict.fromkeys(REGISTRY.live, 100.0)
         | session
-        | {"registry_hash": "r", "rebased_by": 1.0, "close": 100.0, "volume": 1.0}
+        | {"country": "KR", "symbol": "A", "registry_hash": "r", "rebased_by": 1.0, "close": 100.0, "volume": 1.0}
     )
     signal = {
         **{"signal_id": "KR:A:mine:2024-01-31:1", "signal_type": "mine", "country": "KR", "symbol": "A"},
@@ -270,8 +270,7 @@ def test_explain_shows_the_version_that_the_signal_tells_of_as_long_as_it_is_kep
     lake, signal = kept_signal(load(tmp_path, measure="price", fires=">", at=1), 45)
     root = tmp_path / "lake"
     for close in (100.0, 101.0, 102.0):
-        share = {"country": "KR", "symbol": "A", "close": close}
-        rows = pa.Table.from_pylist([state | share for state in lake.tables["live_state"]])
+        rows = pa.Table.from_pylist([state | {"close": close} for state in lake.tables["live_state"]])
         write_deltalake(root / "live_state", rows, mode="overwrite")
     rules = [{"version": signal["rule_version"], **row} for row in lake.tables["live_rules"]]
     write_deltalake(root / "live_rules", pa.Table.from_pylist(rules))

@@ -30,10 +30,9 @@ def archive_signals(spark: SparkSession, lake: Lake, settings: Settings) -> Outc
             .load()
         )
         with Hold() as hold:
-            rows = hold(signals_of(messages))
-            outcome.rows_in = rows.count()
             kept = lake.read("signals").select("signal_id", F.struct("timestamp", "trigger_price").alias("_kept"))
-            rows = hold(rows.join(kept, "signal_id", "left"))
+            rows = hold(signals_of(messages).join(kept, "signal_id", "left"))
+            outcome.rows_in = rows.count()
             new = rows.where("_kept IS NULL").drop("_kept")
             other = rows.where("_kept <> struct(timestamp, trigger_price)").count()
             outcome.rows_out = lake.merge("signals", new).inserted

@@ -1,7 +1,7 @@
 -- One batch of records: decides per share and rule what fires, and writes it. All or nothing.
 -- KEYS[1] prefix. ARGV: epoch of the tick topic (for records that carry none), seconds a signal stays active, length of
--- the stream, the rules as JSON (name -> [cooldown in ms, long or short]), outbox key, how late in ms a tick may be, then the records as the
--- detection wrote them.
+-- the stream, the rules as JSON (name -> [cooldown in ms, long or short]), outbox key, how late and how far ahead in ms a
+-- tick may be, then the records as the detection wrote them.
 -- Returns the JSON of every fired signal.
 local P, epoch, ttl, keep, outbox = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
 local rules, behind, ahead = cjson.decode(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7])

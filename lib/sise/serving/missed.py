@@ -48,48 +48,53 @@ class Missed:
         if time.monotonic() < self._again:
             return
         try:
-            if _follow(self.spark, self.settings, self.prices, self.judge):
+            if self._follow():
                 self._again = time.monotonic() + _PAUSE
         except (RedisError, PySparkException, Py4JJavaError) as problem:
             why = (str(problem).strip().splitlines() or [""])[0]
             tell(f"detect: best and worst of signals that were fired late wait for a minute: {why}")
             self._again = time.monotonic() + 60
 
+    def _follow(self) -> bool:
+        """Whether there were any."""
+        client, settings = self.prices.client, self.settings
+        key = f"{settings.redis_prefix}missed"
+        names: Any = client.srandmember(key, _MOST)
+        if not names:
+            return False
+        pipe = client.pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(f"{settings.redis_prefix}signal:{name.decode()}", _FIELDS)
+        known = [
+            (name.decode(), *(v.decode() for v in row))
+            for name, row in zip(names, pipe.execute(), strict=True)
+            if all(row)
+        ]
+        if known:
+            self.prices.follow_between(self._ranges(known))
+        client.srem(key, *names)
+        return True
 
-def _follow(
-    spark: SparkSession, settings: Settings, prices: LatestPrices, judge: Callable[[DataFrame], DataFrame]
-) -> bool:
-    client = prices.client
-    key = f"{settings.redis_prefix}missed"
-    names: Any = client.srandmember(key, _MOST)
-    if not names:
-        return False
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.hmget(f"{settings.redis_prefix}signal:{name.decode()}", _FIELDS)
-    known = [
-        (name.decode(), *(v.decode() for v in row)) for name, row in zip(names, pipe.execute(), strict=True) if all(row)
-    ]
-    if known:
+    def _ranges(self, signals: list[tuple[str, ...]]) -> list[tuple[str, str, int, float, float]]:
+        """What follow_between takes, of signals as ("id", *_FIELDS): one reading of their partitions."""
         first: dict[str, int] = {}
-        for *_, partition, offset in known:
+        for *_, partition, offset in signals:
             first[partition] = min(int(offset), first.get(partition, int(offset)))
-        topic = topic_of(TICKS, settings.topic_prefix)
+        topic = topic_of(TICKS, self.settings.topic_prefix)
         ticks = (
-            spark.read.format("kafka")
-            .option("kafka.bootstrap.servers", settings.kafka)
+            self.spark.read.format("kafka")
+            .option("kafka.bootstrap.servers", self.settings.kafka)
             .option("assign", json.dumps({topic: [int(partition) for partition in first]}))
             .option("startingOffsets", json.dumps({topic: first}))
             .option("endingOffsets", "latest")
             .load()
         )
-        signals = spark.createDataFrame([(*row[:4], int(row[4])) for row in known], _SIGNAL)
-        with described(spark, f"prices: the ticks after {len(known)} signals that were fired behind them"):
-            shares = F.broadcast(signals.select(F.concat_ws(":", "country", "symbol").cast("binary").alias("key")))
-            of_shares = ticks.join(shares, "key", "left_semi").select(*ticks.columns)  # the others are not even parsed
-            rows = judge(of_shares).join(F.broadcast(signals), ["country", "symbol", "session"])
+        wanted = self.spark.createDataFrame([(*row[:4], int(row[4])) for row in signals], _SIGNAL)
+        shares = wanted.select(F.concat_ws(":", "country", "symbol").cast("binary").alias("key"))
+        with described(self.spark, f"prices: the ticks after {len(signals)} signals that were fired behind them"):
+            # The ticks of other shares are not even parsed.
+            mine = ticks.join(F.broadcast(shares), "key", "left_semi").select(*ticks.columns)
+            rows = self.judge(mine).join(F.broadcast(wanted), ["country", "symbol", "session"])
             since = rows.where(F.col("timestamp") >= F.col("since")).groupBy("id", "session", "since")
             found = since.agg(F.max("price").alias("high"), F.min("price").alias("low")).collect()
-        prices.follow_between([(row["id"], row["session"], row["since"], row["high"], row["low"]) for row in found])
-    client.srem(key, *names)
-    return True
+        return [(row["id"], row["session"], row["since"], row["high"], row["low"]) for row in found]

@@ -65,8 +65,7 @@ class LatestPrices:
     def _write(self, ticks: pa.Table) -> None:
         """All latest prices, and then what they mean for the signals: a price waits for no other share's signals. Those
         that are open are asked for after it: one that is fired meanwhile sees the price, and is ``missed``."""
-        now, directions = int(time.time() * 1000), {rule.name: rule.direction for rule in self.rules().rules}
-        of_shares = _by_share(ticks)
+        now, of_shares = int(time.time() * 1000), _by_share(ticks)
         latest: list[Any] = []
         for start in range(0, len(of_shares), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
@@ -74,24 +73,24 @@ class LatestPrices:
             found: Any = self._prices(keys=[self.prefix], args=[_KEEP, now, *self.lateness, rows])
             latest.extend(found)
         signals = self._open_signals()
-        followed = (
+        self._follow_all(
             share.followed(ids, bool(flag))
             for share, flag in zip(of_shares, latest, strict=True)
             if (ids := signals.get(share.name))
         )
-        for portion in _portions(followed):
-            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
 
     def follow_between(self, rows: Iterable[tuple[str, str, int, float, float]]) -> None:
         """Best and worst of signals: (id, its session, when it fired, highest and lowest price since), at the basis of
         that session. Prices that were taken before change nothing."""
-        told = [
+        self._follow_all(
             [repr(high), str(since), [name], [[since, high], [since, low]], session, [], False]
             for name, session, since, high, low in rows
-        ]
-        directions = {rule.name: rule.direction for rule in self.rules().rules}
-        for portion in _portions(told):
-            self._follow(keys=[self.prefix], args=[json.dumps(directions), json.dumps(portion)])
+        )
+
+    def _follow_all(self, rows: Iterable[list[Any]]) -> None:
+        directions = json.dumps({rule.name: rule.direction for rule in self.rules().rules})
+        for portion in _portions(rows):
+            self._follow(keys=[self.prefix], args=[directions, json.dumps(portion)])
 
     def _open_signals(self) -> dict[str, list[str]]:
         """Ids of the open signals, by share."""

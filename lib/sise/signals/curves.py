@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from sise.errors import ConfigError
 
-__all__ = ["Curve", "load_curves", "session_share", "share_at"]
+__all__ = ["Curve", "hours_of", "load_curves", "session_share", "share_at", "so_far"]
 
 Curve = Sequence[tuple[float, float]]
 
@@ -53,3 +54,18 @@ def share_at(curves: Mapping[str, Curve], country: str, elapsed: float) -> float
     """The same as a number, nan where session_share is null."""
     points = curves.get(country, ((0, np.nan),))
     return float(np.interp(elapsed, [x for x, _ in points], [y for _, y in points]))
+
+
+def hours_of(state: Mapping[str, Any]) -> tuple[int, int]:
+    """When the session of a row of live_state opens and closes, in ms."""
+    moments: list[datetime] = [state["session_open"], state["session_close"]]
+    return int(moments[0].timestamp() * 1000), int(moments[1].timestamp() * 1000)
+
+
+def so_far(curves: Mapping[str, Curve], state: Mapping[str, Any], timestamp: int) -> dict[str, float]:
+    """What a rule may name of the session at ``timestamp`` (ms), for a share of ``state``, a row of live_state."""
+    opens, closes = hours_of(state)
+    return {
+        "session_share": share_at(curves, state["country"], (timestamp - opens) / (closes - opens)),
+        "elapsed_minutes": (timestamp - opens) / 60_000,
+    }

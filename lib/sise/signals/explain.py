@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 from deltalake.exceptions import DeltaError
@@ -13,7 +12,7 @@ from sise.errors import InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
 from sise.reader import LakeReader
-from sise.signals.curves import Curve, share_at
+from sise.signals.curves import Curve, so_far
 from sise.signals.levels import values_at
 from sise.signals.rules import Expression, LiveRule, LiveRules
 
@@ -52,10 +51,7 @@ def explain(
         values = values_at(registry, rule.names, state, signal["trigger_price"], signal["day_volume"])
     except KeyError as problem:
         raise InputError(f"live_state of that session has no {problem.args[0]}, which {rule.name} needs now") from None
-    elapsed = signal["timestamp"] - state["session_open"]
-    part = elapsed / (state["session_close"] - state["session_open"])
-    values["session_share"] = share_at(curves, signal["country"], part)
-    values["elapsed_minutes"] = elapsed / timedelta(minutes=1)
+    values |= so_far(curves, state, round(signal["timestamp"].timestamp() * 1000))
     for name in rule.names:
         again, then = float(values[name]), recorded.get(name)
         same = "" if then is None else f" (the stream found {then:.10g})"

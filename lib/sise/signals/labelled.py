@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from sise.errors import InputError
 from sise.indicators.algebra import Arrays
 from sise.indicators.registry import Registry
-from sise.signals.curves import Curve, share_at
+from sise.signals.curves import Curve, hours_of, so_far
 from sise.signals.levels import levels_of, values_at
 from sise.signals.rules import LiveRule, LiveRules
 from sise.ticks import tick_size
@@ -39,21 +38,13 @@ def rules_at(
 ) -> list[str]:
     """The rules that a tick makes hold, by numpy: what the stream must find. Raises InputError where ``state`` does not
     have what they need."""
-    opens, closes = _hours(state)
     try:
         values = values_at(registry, rules.names, state, price, float(day_volume))
     except KeyError as lacking:
         raise InputError(f"live_state lacks {lacking}, which the rules need: run jobs/compute_indicators.py") from None
-    elapsed = (timestamp - opens) / (closes - opens)
-    values["session_share"] = share_at(curves, state["country"], elapsed)
-    values["elapsed_minutes"] = (timestamp - opens) / 60_000
+    values |= so_far(curves, state, timestamp)
     with np.errstate(all="ignore"):
         return [rule.name for rule in rules.rules if bool(rule.holds(values, _OPS)[0])]
-
-
-def _hours(state: Mapping[str, Any]) -> tuple[int, int]:
-    moments: list[datetime] = [state["session_open"], state["session_close"]]
-    return int(moments[0].timestamp() * 1000), int(moments[1].timestamp() * 1000)
 
 
 @dataclass
@@ -119,8 +110,7 @@ class TestFeed:
                 if price > 0 and abs(price / float(state["close"]) - 1) < most:
                     found.append((rule, round(price, 4), 1))
             elif "day_volume" in rule.names and state.get("volume_avg_20"):
-                opens, closes = _hours(state)
-                usual = share_at(self.curves, state["country"], (now - opens) / (closes - opens))
+                usual = so_far(self.curves, state, now)["session_share"]
                 found.append((rule, float(state["close"]), int(float(state["volume_avg_20"]) * usual * _SURGE) + 1))
         return found
 
@@ -150,7 +140,7 @@ class TestFeed:
         return None
 
     def _now(self, state: Mapping[str, Any], elapsed_ms: int) -> int:
-        opens, closes = _hours(state)
+        opens, closes = hours_of(state)
         return min(opens + 45 * 60_000 + elapsed_ms, closes)
 
     def _tick(self, state: Mapping[str, Any], price: float, volume: int, now: int, label: str) -> Tick:
