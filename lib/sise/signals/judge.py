@@ -77,9 +77,12 @@ def judged(ticks: DataFrame, live: DataFrame, clock: Clock) -> DataFrame:
 
 
 def _parsed(ticks: DataFrame) -> DataFrame:
-    schema = ", ".join(f"`{name}` {kind}" for name, (kind, _) in TICK_FIELDS.items())
+    fields = ", ".join(f"`{name}` {kind}" for name, (kind, _) in TICK_FIELDS.items())
     text = F.col("value").cast("string")
-    tick = F.from_json(text, f"{schema}, _bad string", {"columnNameOfCorruptRecord": "_bad"})
+    # As the only element of a list, with something behind it: from_json looks at the first value only, and what stands
+    # beside a tick, or behind it, would be lost without a word.
+    framed = F.concat(F.lit('{"ticks":['), text, F.lit('],"end":1}'))
+    message = f"ticks array<struct<{fields}>>, `end` int, _bad string"
     rows = ticks.select(
         "key",
         text.alias("text"),
@@ -87,12 +90,11 @@ def _parsed(ticks: DataFrame) -> DataFrame:
         "partition",
         "offset",
         F.unix_millis("timestamp").alias("received"),
-        # from_json looks at the first value only: what follows it makes the whole no JSON.
-        (F.get_json_object(F.concat(F.lit('{"tick":'), text, F.lit(',"end":1}')), "$.end") == "1").alias("whole"),
-        tick.alias("tick"),
+        F.from_json(framed, message, {"columnNameOfCorruptRecord": "_bad"}).alias("message"),
     )
-    fields = {name: F.col(f"tick.{name}") for name in TICK_FIELDS}
-    fields["country"], fields["symbol"] = (F.upper(F.trim(fields[c])) for c in ("country", "symbol"))
+    tick = F.get("message.ticks", F.lit(0))
+    told = {name: tick.getField(name) for name in TICK_FIELDS}
+    told["country"], told["symbol"] = (F.upper(F.trim(told[c])) for c in ("country", "symbol"))
     return rows.select(
         "key",
         "text",
@@ -100,9 +102,9 @@ def _parsed(ticks: DataFrame) -> DataFrame:
         "partition",
         "offset",
         "received",
-        "whole",
-        F.col("tick._bad").isNotNull().alias("bad"),
-        *[value.alias(name) for name, value in fields.items()],
+        ((F.col("message.end") == 1) & (F.size("message.ticks") == 1)).alias("whole"),
+        F.col("message._bad").isNotNull().alias("bad"),
+        *[value.alias(name) for name, value in told.items()],
     )
 
 
