@@ -473,7 +473,7 @@ def keep_classes(java: Path) -> None:
     known = note.read_text() if note.is_file() else ""
     if known == f"{key} failed" or (known == key and archive.is_file()):
         return
-    say("reading Spark's classes once, for jobs to start sooner (a minute)")
+    say("reading Spark's classes once, for jobs to start sooner (one to three minutes)")
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         archive.unlink(missing_ok=True)
