@@ -97,7 +97,7 @@ def indicators(
     """A share's last bars with their indicators."""
     reader = LakeReader(Settings.from_env().lake)
     code = symbol.strip().upper()
-    where = country.upper() if country else reader.country_of(code, "indicators")
+    where = reader.country_of(code, "indicators", country)
     names = [f.name for f in reader.open("indicators").schema().fields if f.name != "filter_state"]
     chosen = ["date", "close", *column] if column else [c for c in _DEFAULT_COLUMNS if c in names]
     if unknown := [c for c in chosen if c not in names]:

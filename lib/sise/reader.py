@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
+from sise.calendars import COUNTRIES
 from sise.errors import InputError, SiseError
 from sise.tables import TABLES, table
 
@@ -84,8 +85,13 @@ class LakeReader:
             engine.register(name, self.open(name))
         return list(pa.table(engine.execute(text).read_all()).to_pylist())
 
-    def country_of(self, symbol: str, name: str) -> str:
-        """Which country's share ``symbol`` is, by the rows of a table; an error where it is none's or both's."""
+    def country_of(self, symbol: str, name: str, told: str | None = None) -> str:
+        """Which country's share ``symbol`` is: the one told, or by the rows of a table; an error where it is none's or
+        both's."""
+        if told is not None:
+            if told.upper() not in COUNTRIES:
+                raise InputError(f"there is no country {told!r}: {' and '.join(COUNTRIES)} are known")
+            return told.upper()
         found = pc.unique(self.rows(name, ["country"], [("symbol", "=", symbol)])["country"]).to_pylist()
         if not found:
             raise InputError(f"{symbol} has no row in {name}: is it spelled as the exchange does (005930, AAPL)?")

@@ -43,7 +43,7 @@ def levels(
     settings = Settings.from_env()
     reader = LakeReader(settings.lake)
     code = symbol.strip().upper()
-    where = country.upper() if country else reader.country_of(code, "live_state")
+    where = reader.country_of(code, "live_state", country)
     rows = reader.rows("live_state", where=[("symbol", "=", code), ("country", "=", where)]).to_pylist()
     if not rows:
         raise InputError(f"live_state has no {where}:{code}: has it a bar, and was compute_indicators run?")
@@ -59,8 +59,9 @@ def levels(
         table.add_row(level.rule, price if level.price is not None else "–", away, _remark(level))
     if not any(row["symbol"] == code and row["country"] == where for row in eligible_rows(reader)):
         console().print(
-            "[bold]no rule fires for it in this session:[/bold] it is halted, warned of, below the turnover floor or "
-            "in doubt (see scan_watchlists), or the factor of an action is not known yet"
+            "[bold]no rule fires for it in this session:[/bold] it is no longer listed, did not trade in the last "
+            "session, is halted, warned of, below the turnover floor or in doubt (see scan_watchlists), or the factor "
+            "of an action is not known yet"
         )
     console().print(f"last close {_currency(state['close'], where)} on {state['as_of']}")
     console().print(table)

@@ -246,6 +246,22 @@ def test_one_question_has_one_answer(lake, computed):
     half = computed(when="close <= bb_lower * 1.01", start=date(2023, 4, 3), every_bar=True)
     assert half.details["sessions"]["KR"][0] == date(2023, 4, 3) and half.details["rule"] == "when"
     assert lake.read("backtests").select("backtest_id").distinct().count() == 3
+    none = computed(when="close < 0")
+    assert none.rows_in == 0 and {(f["signals"], f["cases"], f["mean"]) for f in none.details["figures"]} == {
+        (0, 0, None)
+    }
+    kept = lake.read("backtests").where(F.col("backtest_id") == none.details["backtest_id"]).collect()
+    assert [(r["horizon"], r["market"], r["month"]) for r in sorted(kept, key=lambda r: r["horizon"])] == [
+        (n, "ALL", "ALL") for n in (1, 5, 20)
+    ]
+
+
+def test_another_calendar_is_another_question(spark, lake, registry, settings, calendars, computed):
+    first = computed(when="rsi_14 < 30")
+    closed = [day for day in calendars["KR"].days if day != date(2023, 3, 2)]
+    other = {**calendars, "KR": replace(calendars["KR"], days=closed)}
+    again = backtest_rule(spark, lake, registry, settings, other, Question(when="rsi_14 < 30"))
+    assert again.details["backtest_id"] != first.details["backtest_id"]
 
 
 def test_a_question_that_cannot_be_answered_says_what_can(computed):

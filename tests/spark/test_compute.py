@@ -175,6 +175,7 @@ def test_rebuild_from_a_date_equals_the_whole(spark, lake, registry, calendars, 
     for start in (days[295], days[100]):
         outcome = compute_indicators(spark, lake, registry, calendars, rebuild_from=start)
         assert outcome.details["mode"] == "rebuild"
+        assert outcome.rows_out == lake.read("indicators").where(F.col("date") >= F.lit(start)).count()
         for name, expected in whole.items():
             assert_same(table(lake, name), expected)
     # what changed before the date, and a split that fell due meanwhile, are not passed over
@@ -259,6 +260,19 @@ def test_a_share_that_loses_its_last_bar_falls_back_to_the_one_before(spark, lak
     assert rows["A1"] == (days[99], days[101]) and rows["A2"] == (days[98], days[101])
     other = full_copy(spark, lake, registry, calendars, tmp_path)
     assert_same(table(lake, "indicators"), table(other, "indicators"))
+
+
+def test_a_newest_session_that_is_taken_back_takes_its_split_with_it(spark, lake, registry, calendars, days, tmp_path):
+    """No job deletes prices, but people do."""
+    load(lake, market(days, 61), [action("A1", str(days[60]), 0.5)])
+    compute_indicators(spark, lake, registry, calendars)
+    spark.sql(f"DELETE FROM delta.`{lake.path('prices')}` WHERE date = DATE'{days[60]}'")
+    outcome = compute_indicators(spark, lake, registry, calendars)
+    assert any(f"no longer in prices: KR {days[60]}" in line for line in outcome.lines)
+    assert {r["valid_session"] for r in lake.read("live_state").collect()} == {days[60]}
+    other = full_copy(spark, lake, registry, calendars, tmp_path)
+    for name in ("indicators", "indicator_state", "live_state"):
+        assert_same(table(lake, name), table(other, name))
 
 
 def test_a_bar_that_comes_on_an_ex_date_at_its_basis_is_not_rebased_again(

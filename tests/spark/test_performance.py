@@ -355,6 +355,31 @@ def test_only_what_is_new_or_changed_is_evaluated(lake, track, days, tmp_path):
     assert_same_as_at_once(lake, track, conf)
 
 
+def test_a_session_that_turns_out_to_be_none_evaluates_again(spark, lake, settings, calendars, days):
+    put(lake, "signals", [signal("a", "AAA", days[5]), signal("b", "AAA", days[10])])
+    merge(lake, "prices", bars("AAA", days, at_10=None))
+    index = [{"index": "KOSPI", "date": day, "close": 2000.0 + 8 * at} for at, day in enumerate(days)]
+    merge(lake, "indices", [row for row in index if row["date"] != days[10]])
+    track_signals(spark, lake, settings, calendars)
+    before = table(lake)
+    assert before["a"]["return_20"] == gain(1260) and before["b"]["no_entry"] is None
+    assert track_signals(spark, lake, settings, calendars).rows_in == 0
+    without = replace(calendars["KR"], days=[day for day in calendars["KR"].days if day != days[10]])
+    again = track_signals(spark, lake, settings, {**calendars, "KR": without})
+    assert again.rows_in == 2
+    assert table(lake)["a"]["return_20"] == gain(1270) and table(lake)["b"]["no_entry"] == "no_session"
+    assert track_signals(spark, lake, settings, {**calendars, "KR": without}).rows_in == 0
+
+
+def test_the_limit_is_counted_from_the_last_close_where_the_signals_session_has_no_bar(lake, track, days):
+    ladder = {"at_4": None, "at_5": None, "at_6": one_price(1040.0 * 1.3 // 1)}
+    put(lake, "signals", [signal("a", "AAA", days[5])])
+    put(lake, "symbols", [{"source": "t", **share("AAA")}])
+    merge(lake, "prices", bars("AAA", days, at_3=one_price(1040.0), **ladder))
+    track()
+    assert table(lake)["a"]["entry_date"] == days[7]
+
+
 def test_the_next_run_does_what_a_killed_one_and_prices_that_lagged_left(lake, track, days, tmp_path, monkeypatch):
     put(lake, "signals", [signal("a", "AAA", days[5]), signal("z", "AAA", days[38])])
     merge(lake, "prices", bars("AAA", days[:8]))

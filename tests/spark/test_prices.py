@@ -572,6 +572,10 @@ def test_coverage_counts_against_the_shares_known_that_day(spark, lake, settings
     outcome = collect(spark, lake, settings, calendars, rows, symbols=symbols)
     assert outcome.details["coverage"] == {"KOSPI": pytest.approx(1 / 3, abs=1e-4)}
     assert outcome.details["sessions_below_coverage"] == {"KOSPI": 1}
+    # Bars of shares that nobody knows, or that have left, make up for none that is missing.
+    strangers = [bar(symbol, "2024-03-06") for symbol in ("X1", "X2", "K1")]
+    outcome = collect(spark, lake, settings, calendars, strangers, symbols=symbols)
+    assert outcome.details["coverage"] == {"KOSPI": pytest.approx(1 / 3, abs=1e-4)}
 
 
 def test_a_session_without_any_bar_is_below_coverage(spark, lake, settings, calendars):

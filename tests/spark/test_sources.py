@@ -215,10 +215,12 @@ def test_the_markets_come_from_the_map_then_the_default(spark, tmp_path):
 def test_text_that_is_no_number_is_said(spark, tmp_path):
     (tmp_path / "bars.csv").write_text(
         "symbol,date,open,high,low,close,volume\nA,2024-03-04,x,1,1,1,5\nB,soon,1,1,1,1,5\nC,2024-03-04,,1,1,1,5\n"
+        "D,2024-03-04,1d,1,1,1,5\nE,2024-03-04,1,1.F,1,1,5\n"
     )
     rows = read(spark, tmp_path / "bars.csv", market="KOSPI", request=Request((), date(2024, 1, 1), date(2024, 12, 30)))
     assert rows["A"]["problem"] == "open 'x' is not a number" and rows["B"]["problem"] == "date 'soon' is not a date"
     assert rows["C"]["problem"] is None and rows["C"]["open"] is None
+    assert rows["D"]["problem"] == "open '1d' is not a number" and rows["E"]["problem"] == "high '1.F' is not a number"
 
 
 def test_codes_as_spreadsheets_leave_them(spark, tmp_path):
@@ -318,6 +320,9 @@ def test_what_is_missing_is_named(spark, tmp_path):
     GIVEN.drop(columns=["close"]).to_csv(tmp_path / "bars.csv", index=False)
     with pytest.raises(InputError, match="lacks the column close"):
         read(spark, tmp_path / "bars.csv", market="KOSPI")
+    (tmp_path / "twice.csv").write_text("symbol,date,open,high,low,close,volume,Close\n000020,2024-03-04,1,1,1,1,5,2\n")
+    with pytest.raises(InputError, match="more than one column close: leave one"):
+        read(spark, tmp_path / "twice.csv", market="KOSPI")
     GIVEN.to_csv(tmp_path / "bars.csv", index=False)
     with pytest.raises(InputError, match="--market-map FILE"):
         read(spark, tmp_path / "bars.csv")
@@ -358,15 +363,16 @@ def test_symbols_of_a_file_of_bars_and_what_cannot_be_read(spark, tmp_path):
     assert rows["NA"]["listed_shares"] is rows["NA"]["valid_from"] is None
     path.write_text("symbol,market,market_cap\n000020,KOSPI,NaN\n")
     assert FilesSource(str(path)).symbols(spark, Request()).collect()[0]["market_cap"] is None
-    for column, bad in (
-        ("market_cap", "1 bn"),
-        ("market_cap", "-5.0"),
-        ("market_cap", "Infinity"),
-        ("valid_from", "soon"),
-        ("is_etf", "maybe"),
+    for column, bad, why in (
+        ("market_cap", "1 bn", "is not a number"),
+        ("market_cap", "-5.0", "cannot be"),
+        ("market_cap", "Infinity", "cannot be"),
+        ("listed_shares", "1.0E30", "cannot be"),
+        ("valid_from", "soon", "is not a date like"),
+        ("is_etf", "maybe", "is not true or false"),
     ):
         path.write_text(f"symbol,market,{column}\n000020,KOSPI,{bad}\n")
-        with pytest.raises(InputError, match=f"{column} '{bad}' is not one"):
+        with pytest.raises(InputError, match=f"{column} '{bad}' {why}"):
             FilesSource(str(path)).symbols(spark, Request()).collect()
 
 
@@ -418,6 +424,15 @@ def test_a_file_takes_back_nothing_that_it_has_no_column_for(spark, lake, tmp_pa
     assert early["000020"] == again
     [past] = lake.read("symbols").where("valid_from = DATE'2020-01-02'").collect()
     assert past["market_cap"] is None and past["name"] is None, "what is known of later says nothing of then"
+    # Between two days that are known it is what it was on the one before.
+    collect("symbol,listed_shares,valid_from\n000020,150,2024-03-05\n", date(2024, 3, 8))
+    [between] = lake.read("symbols").where("symbol = '000020' AND valid_from = DATE'2024-03-05'").collect()
+    assert (between["name"], between["market_cap"], between["listed_shares"]) == ("Dong", 5e9, 150)
+    assert between["is_warning"]
+    stored = lake.version("symbols")
+    with pytest.raises(InputError, match="as of a day after 2024-03-08: 000020 from 2024-03-09"):
+        collect("symbol,active,valid_from\n000020,false,2024-03-09\n", date(2024, 3, 8))
+    assert lake.version("symbols") == stored
 
 
 def test_hidden_folders_packed_files_and_others(spark, tmp_path, capsys):
@@ -444,7 +459,7 @@ def test_a_name_far_behind_tells_the_encoding(spark, tmp_path):
 def test_the_file_is_named_that_something_is_wrong_with(spark, tmp_path):
     (tmp_path / "a.csv").write_text("symbol,market,market_cap\n000020,KOSPI,5\n")
     (tmp_path / "b.csv").write_text("symbol,market,market_cap,listed_shares\n000660,KOSPI,1 bn,\n")
-    with pytest.raises(InputError, match=r"b\.csv: 000660: market_cap '1 bn' is not one"):
+    with pytest.raises(InputError, match=r"b\.csv: 000660: market_cap '1 bn' is not a number"):
         FilesSource(str(tmp_path)).symbols(spark, Request())
     (tmp_path / "b.csv").write_text("code,market\n000660,KOSPI\n")
     with pytest.raises(InputError, match=r"b\.csv lacks the column symbol"):

@@ -200,6 +200,17 @@ def test_a_split_moves_no_high_by_a_hair(scan, conf, lake):
     assert "new_high" not in found
 
 
+def test_a_price_that_stands_still_crosses_nothing(scan, conf):
+    """An average of equal prices may differ from them in its last bit."""
+    rules(conf, {"name": "up", "cross": ["close", "above", "sma_5"]})
+    price = 10.01
+    noise = {"close": price, "sma_5": price - 2e-15}
+    assert price - noise["sma_5"] > 0
+    rows = [*both("STILL", {"close": price, "sma_5": price}, noise), *both("BEFORE", noise, {"sma_5": 9_000.0})]
+    found, _ = scan([*rows, *both("UP", {"sma_5": 10_000.0}, {"sma_5": 9_999.0})])
+    assert found["up"] == ["BEFORE", "UP"]
+
+
 def test_an_old_bar_before_is_found_after_a_pause(scan, conf):
     rules(conf, {"name": "crossed", "cross": ["close", "above", "sma_20"]})
     found, _ = scan([row("P", date(2023, 1, 3), close=10_000.0, sma_20=11_000.0), row("P", sma_20=9_000.0)])

@@ -191,6 +191,10 @@ def test_a_rule_of_few_prices_is_not_said_to_be_out_of_reach(tmp_path):
     assert (outside.price, outside.why) == (None, "not one level: outside of prices only")
     (never,) = levels_of(REGISTRY, load(tmp_path, measure="price", fires="<", at=10.0), state)
     assert never.why == "not today"
+    penny = dict.fromkeys(REGISTRY.live, 0.02) | {"country": "US", "close": 0.02, "rsi_14": 50.0}
+    one = {"measure": "price / prev_close", "fires": ">", "at": 1.007, "requires": "price < prev_close * 1.012"}
+    (level,) = levels_of(REGISTRY, load(tmp_path, **one), penny)
+    assert level.why == "not one level: between prices only", "at 0.0202"
 
 
 def test_a_level_is_told_as_soon_as_the_tick_has_one(tmp_path):

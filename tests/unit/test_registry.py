@@ -85,7 +85,7 @@ def test_a_function_of_several_outputs_gives_a_column_each():
 def test_what_remembers_is_flagged():
     remembers = {
         n: Extra.parse({"column": "x", "function": n}).remembers
-        for n in ("OBV", "SAR", "ADX", "KAMA", "CCI", "WILLR", "CDLDOJI")
+        for n in ("OBV", "SAR", "ADX", "KAMA", "CCI", "BETA", "WILLR", "CDLDOJI")
     }
     assert remembers == {
         "OBV": True,
@@ -93,6 +93,7 @@ def test_what_remembers_is_flagged():
         "ADX": True,
         "KAMA": True,
         "CCI": True,
+        "BETA": True,
         "WILLR": False,
         "CDLDOJI": False,
     }

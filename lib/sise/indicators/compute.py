@@ -120,6 +120,9 @@ class _Run:
             rows = self._by_spark(shares, span) if many else self._frame(self._compute(shares, span, bars).rows)
             self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
         self._finish_all(span)
+        self.outcome.rows_in = self.outcome.rows_out = self.lake.arrow.count("indicators", [("date", ">=", start)])
+        if not self.outcome.rows_out:
+            self.outcome.say(f"no share has a bar on {start} or later: nothing was there to be rebuilt")
         return self.outcome
 
     def day(self, done: Progress) -> Outcome:
@@ -132,8 +135,10 @@ class _Run:
             moved = door.changes("actions", done.actions, self.versions["actions"], _OF_ACTIONS)
             if changed is None or moved is None:
                 return self.full("the change feed no longer reaches back to the last run")
-            span = span_of_bars(changed).later(before)
             keys = frame_of(changed.select(_KEY)).drop_duplicates()
+            if gone := self._gone(keys, before):
+                return self.full(f"the newest session is no longer in prices: {gone}")
+            span = span_of_bars(changed).later(before)
             computed = frame_of(door.rows("live_state", [*_SHARE, "as_of"]))
             shares = self._with_states(
                 affected_shares(keys, self.actions, frame_of(moved), computed, done, span, self.calendars)
@@ -176,6 +181,18 @@ class _Run:
         self.outcome.rows_out = written.changed
         self.outcome.rows_in = written.inserted + written.updated
         return self.outcome
+
+    def _gone(self, changed: pd.DataFrame, before: Span) -> str:
+        """The newest session of each country that a bar was taken from, where none is left of it: what was adjusted to
+        its actions is to be taken back."""
+        newest = {(c, pd.Timestamp(day)) for c, day in before.as_of.items()} & {
+            (c, pd.Timestamp(day)) for c, day in zip(changed["country"], changed["date"], strict=True)
+        }
+        left = {
+            (c, day): self.lake.arrow.count("prices", [("country", "=", c), ("date", "=", day.date())])
+            for c, day in newest
+        }
+        return ", ".join(f"{c} {day.date()}" for (c, day), count in sorted(left.items()) if not count)
 
     # What to compute -------------------------------------------------------------------------------------------
 

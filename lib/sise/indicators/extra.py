@@ -23,11 +23,11 @@ __all__ = ["Extra"]
 _INPUTS = ("open", "high", "low", "close", "volume")
 # Functions of a fixed number of bars. All others remember every bar so far (a running total, a recursion, a moving
 # average whose kind is a parameter) or count bars from the first one, as MAXINDEX does: what is not known to forget is
-# taken to remember. So is a small difference of running sums (CCI, CORREL, VAR, a slope): the last bits of the sums,
-# which depend on where they began, are more than 1e-12 of it.
+# taken to remember. So is a small difference of running sums (BETA, CCI, CORREL, VAR, a slope): the last bits of the
+# sums, which depend on where they began, are more than 1e-12 of it.
 _FORGETTING = """
     SMA WMA MIDPOINT MIDPRICE MOM ROC ROCP ROCR ROCR100 WILLR AROON AROONOSC BOP ULTOSC TRANGE LINEARREG
-    LINEARREG_INTERCEPT TSF BETA MAX MIN MINMAX SUM AVGPRICE MEDPRICE TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP
+    LINEARREG_INTERCEPT TSF MAX MIN MINMAX SUM AVGPRICE MEDPRICE TYPPRICE WCLPRICE ACOS ASIN ATAN CEIL COS COSH EXP
     FLOOR LN LOG10 SIN SINH SQRT TAN TANH ADD DIV MULT SUB
 """
 

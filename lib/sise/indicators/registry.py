@@ -69,7 +69,10 @@ class Registry:
         found = cls(core, tuple(extras))
         if taken := found._taken():
             raise ConfigError(
-                f"{where}:\n" + "\n".join(f"extra {n!r}: the lake has a column of this name" for n in taken)
+                f"{where}:\n"
+                + "\n".join(
+                    f"extra {n!r}: the lake has a column of this name, or names one so (prev_ …)" for n in taken
+                )
             )
         return found
 

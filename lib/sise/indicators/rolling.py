@@ -2,7 +2,8 @@
 
 Sums are differences of running sums, in whole numbers, so that they are exact and do not depend on where the
 history starts: a tail of bars gives the same bits as all of them. A price is split into its whole part and its
-fraction in units of 2^-48; both fit a 64-bit running sum. Extremes and Bollinger's deviation come from blocks of
+fraction in units of 2^-48 (averages of prices below a thousandth are exact to 1e-11 of them); both fit a 64-bit
+running sum. Extremes and Bollinger's deviation come from blocks of
 5 and 25 bars that `lag` puts together; the deviation is taken about the mean, so nothing cancels.
 """
 
@@ -84,7 +85,7 @@ class _Plan:
         for column in self.sums:
             whole = F.rint(column)  # round() of a double goes through decimal digits
             found.append(whole.cast("bigint").alias(f"{column}_whole"))
-            found.append(((F.col(column) - whole) * _UNIT).cast("bigint").alias(f"{column}_part"))
+            found.append(F.rint((F.col(column) - whole) * _UNIT).cast("bigint").alias(f"{column}_part"))
         return found
 
     def first_pass(self) -> list[Column]:

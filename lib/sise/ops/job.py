@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -32,7 +32,11 @@ __all__ = ["Context", "Parser", "run_job"]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints end in the job's JSON line as every other error does."""
+    """An argument parser whose complaints end in the job's JSON line as every other error does. No option may be cut
+    short: --ful would be a full rebuild."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

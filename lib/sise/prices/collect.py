@@ -114,7 +114,10 @@ class _Collection:
         with described(self.spark, "prices: quarantine refused rows"):
             self.lake.merge("prices_rejected", self.hold(rejected_rows(checked, self.source.name)))
             reasons = checked.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
-            self.outcome.details["rejected"] = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
+            told = {row["reason"]: row["count"] for row in reasons.limit(10).collect()}
+            if rest := self.outcome.rows_rejected - sum(told.values()):
+                told["for other reasons, each of them in prices_rejected"] = rest
+            self.outcome.details["rejected"] = told
 
     def _merge(self, good: DataFrame, low: date, high: date, again: _Again, *, references: bool) -> int:
         """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.

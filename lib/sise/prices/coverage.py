@@ -1,4 +1,4 @@
-"""Are the bars of all shares there? Bars against the active shares known, per market and session."""
+"""Are the bars of all shares there? Bars of the active shares known against their number, per market and session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sise.calendars import COUNTRIES, Calendar
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
-from sise.prices.quality import active_counts
+from sise.prices.quality import active_bars, active_counts
 from sise.session import Hold, described
 
 __all__ = ["sessions_of", "tell_coverage"]
@@ -36,8 +36,10 @@ def tell_coverage(
     below ``floor``."""
     span = (F.col("date") >= F.lit(low)) & (F.col("date") <= F.lit(high))
     with described(spark, "prices: coverage against the symbols known"), Hold() as hold:
-        bars = lake.read("prices").where(span).groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
-        counts = active_counts(lake.read("symbols"), sessions_of(spark, calendars, low, high))
+        symbols = lake.read("symbols")
+        bars = active_bars(lake.read("prices").where(span), symbols)
+        bars = bars.groupBy("market", "date").agg(F.count(F.lit(1)).alias("bars"))
+        counts = active_counts(symbols, sessions_of(spark, calendars, low, high))
         # A session of which no bar is there at all lacks them too, between the first and the last one that has some.
         spans = bars.groupBy("market").agg(F.min("date").alias("_first"), F.max("date").alias("_last"))
         rows = counts.where(span & (F.col("known") > 0)).join(bars, on=["market", "date"], how="left")

@@ -20,7 +20,7 @@ from sise.prices.adjust import with_adjustment
 from sise.prices.unsettled import WITHDRAWN
 from sise.ticks import tick_column
 
-__all__ = ["ROUNDING", "active_counts", "check_bars", "rejected_rows", "rounding_of", "with_flags"]
+__all__ = ["ROUNDING", "active_bars", "active_counts", "check_bars", "rejected_rows", "rounding_of", "with_flags"]
 
 ROUNDING = 0.005
 _PRICES = ("open", "high", "low", "close")
@@ -254,3 +254,13 @@ def active_counts(symbols: DataFrame, sessions: DataFrame) -> DataFrame:
     steps = came.unionByName(left).unionByName(days).groupBy("market", "date").agg(F.sum("step").alias("step"))
     known = steps.withColumn("known", F.sum("step").over(Window.partitionBy("market").orderBy("date")))
     return known.join(days.select("market", "date"), on=["market", "date"], how="left_semi").drop("step")
+
+
+def active_bars(bars: DataFrame, symbols: DataFrame) -> DataFrame:
+    """(market, date) of each bar of a share that the symbols table knows as active on its session."""
+    share = Window.partitionBy("country", "symbol").orderBy("valid_from")
+    known = symbols.withColumn("_until", F.lead("valid_from").over(share)).where("active")
+    known = known.select("country", "symbol", "market", "valid_from", "_until")
+    rows = bars.select("country", "symbol", "date").join(F.broadcast(known), on=["country", "symbol"])
+    held = (F.col("date") >= F.col("valid_from")) & (F.col("_until").isNull() | (F.col("date") < F.col("_until")))
+    return rows.where(held).select("market", "date")

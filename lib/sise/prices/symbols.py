@@ -31,6 +31,7 @@ def collect_symbols(
             known = lake.read("symbols")
             rows = source.symbols(spark, request)
             rows = rows.withColumn("valid_from", F.coalesce("valid_from", by_country(today, "date")))
+            _refuse_to_come(rows, max(today.values()), source.name)
             if (floor := getattr(source, "floor", None)) is not None:
                 rows = _taken_up(rows, known, floor)
             rows = hold(rows)
@@ -99,17 +100,24 @@ def newest_listing(known: DataFrame) -> DataFrame:
 
 
 def _with_known(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """What a listing does not say (null) is what it last was: a vendor without a flag takes none back. Of a day before
-    the newest row known, that says nothing. A share of which nobody said otherwise is active."""
-    filled = ("name", "market_cap", "listed_shares", "is_etf", "is_warning", "is_administration", "is_halted", "active")
-    last = newest_listing(known).select(
-        "country", "symbol", F.col("valid_from").alias("_since"), *[F.col(c).alias(f"_{c}") for c in filled]
-    )
-    joined = rows.join(last, on=["country", "symbol"], how="left")
-    later = F.col("valid_from") >= F.col("_since")
-    told = {c: F.coalesce(c, F.when(later, F.col(f"_{c}"))) for c in filled}
+    """What a listing does not say (null) is what it was until its day, stored or said by an earlier row: a vendor
+    without a flag takes none back. What became known after that day says nothing of it. A share of which nobody said
+    otherwise is active."""
+    filled = [c for c in _SYMBOL_VALUES if c != "market"]
+    share = Window.partitionBy("country", "symbol").orderBy("valid_from", "_stored")
+    both = rows.withColumn("_stored", F.lit(1)).unionByName(known.select(*rows.columns).withColumn("_stored", F.lit(0)))
+    both = both.withColumn("_of", F.sum(1 - F.col("_stored")).over(share))  # the stored row that it comes after
+    before = Window.partitionBy("country", "symbol", "_of").orderBy("valid_from", "_stored")
+    told = {c: F.last(c, ignorenulls=True).over(before) for c in filled}
     told["active"] = F.coalesce(told["active"], F.lit(True))
-    return joined.withColumns(told).select(*rows.columns)
+    return both.withColumns(told).where("_stored = 1").select(*rows.columns)
+
+
+def _refuse_to_come(rows: DataFrame, today: date, source: str) -> None:
+    """Raises InputError for a listing of a day that has not come: it would hold at once."""
+    if bad := rows.where(F.col("valid_from") > F.lit(today)).orderBy("valid_from", "symbol").limit(5).collect():
+        names = ", ".join(f"{row['symbol']} from {row['valid_from']}" for row in bad)
+        raise InputError(f"{source} lists shares as of a day after {today}: {names}: collect them when it has come")
 
 
 def _believe(gone: DataFrame, known: DataFrame, limit: float, source: str) -> None:

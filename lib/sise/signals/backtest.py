@@ -23,7 +23,7 @@ from sise.lake import Lake
 from sise.ops.outcome import Outcome
 from sise.session import Hold, described
 from sise.settings import Settings
-from sise.signals.summary import ALL, sentence, summarize
+from sise.signals.summary import ALL, no_figures, sentence, summarize
 from sise.signals.track import evaluated, last_sessions, pinned
 from sise.watchlists.rules import Rule, checked_rule, load_directions, load_rules
 from sise.watchlists.scan import failing
@@ -66,8 +66,8 @@ def backtest_rule(
     """Evaluates a rule's entries from the first to the last session asked for; the figures go into ``backtests``.
 
     A table, and not a report file: two rules, or one rule before and after a change, are compared with a query, by
-    the viewer too. Its id follows from the question, the rule, the settings and the versions of the tables read, so
-    the same question about the same data has one answer in it, however often it is asked.
+    the viewer too. Its id follows from the question, the rule, the settings, the calendar and the versions of the
+    tables read, so the same question about the same data has one answer in it, however often it is asked.
     """
     for name in ("indicators", "prices"):
         lake.demand(name)
@@ -87,8 +87,9 @@ def backtest_rule(
         as_of, first = last_sessions(read("prices")), min(day for day, _ in spans.values())
         with described(spark, f"backtest: evaluate {outcome.rows_in} entries"):
             results = evaluated(entries, read, calendars, as_of, first)
-            figures = hold(summarize(results))
-        asked = _asked(question, rule, spans, settings, versions)
+            figures = hold(summarize(results) if outcome.rows_in else no_figures(summarize(results)))
+        known = {c: calendars[c].fingerprint(day) for c, day in sorted(as_of.items())}
+        asked = _asked(question, rule, spans, settings, {"versions": versions, "sessions": known})
         with described(spark, "backtest: keep the figures"):
             outcome.rows_out = lake.merge("backtests", _rows(figures, asked, rule, spans, versions)).changed
         _tell(figures, asked, rule, spans, outcome)
@@ -193,9 +194,9 @@ def select_entries(rows: DataFrame, rule: Rule, settings: Settings, spans: Spans
 
 
 def _asked(
-    question: Question, rule: Rule, spans: Spans, settings: Settings, versions: Mapping[str, int]
+    question: Question, rule: Rule, spans: Spans, settings: Settings, read: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What the answer depends on; its hash is the id."""
+    """What the answer depends on, ``read`` and the question; its hash is the id."""
     asked = {
         "rule": rule.name,
         "when": rule.when,
@@ -204,7 +205,7 @@ def _asked(
         "spans": {c: [str(day) for day in spans[c]] for c in sorted(spans)},
         "markets": sorted(question.markets),
         "every_bar": question.every_bar,
-        "versions": dict(versions),
+        **read,
         "settings": {
             name: str(getattr(settings, name))
             for name in ("krw_per_usd", "large_cap_usd", "turnover_floor_krw", "turnover_floor_usd", "suppress_bars")

@@ -45,7 +45,7 @@ def explain(
         yield "state", "re-based by", f"{state['rebased_by']} (an action has fallen due since its last bar)"
     rule = _rule(reader, signal)
     yield "rule", "version", str(signal["rule_version"])
-    yield "rule", rule.name, f"{rule.measure} {rule.fires} {rule.at:g}"
+    yield "rule", rule.name, f"{rule.measure} {rule.fires} {rule.at:.12g}"
     recorded = dict(signal["indicators"])
     try:  # a registry may have grown since: only what the rule looks at has to be there
         values = values_at(registry, rule.names, state, signal["trigger_price"], signal["day_volume"])
@@ -69,7 +69,7 @@ def explain(
         )
     measure = float(Expression(rule.measure).evaluate(values, Arrays()))
     strict = bool(rule.holds(values, Arrays())[0])
-    yield "decision", "measure", f"{measure:.10g} {rule.fires} {rule.at:g}: {'holds' if strict else 'does NOT hold'}"
+    yield "decision", "measure", f"{measure:.10g} {rule.fires} {rule.at:.12g}: {'holds' if strict else 'does NOT hold'}"
     number = signal["signal_id"].rsplit(":", 1)[1]
     yield "decision", "armed", f"fired for time {number} of {rule.name} for {share} in the session {signal['session']}"
 

@@ -38,8 +38,9 @@ WHYS = (
 class Level:
     """Where one rule fires for one share: at ``price`` and everything ``side`` ("below" or "above") of it.
 
-    ``price`` is None where no price inside the session's limits makes it fire ("not today"), where the rule does not
-    depend on the price, or where it holds between or outside of prices only (``requires`` may bound it); ``now``: it
+    ``price`` is None where no price inside the session's limits makes it fire ("not today": of a US share from some 20
+    dollars on each second, third … price is looked at, 2,049 of them), where the rule does not depend on the price, or
+    where it holds between or outside of prices only (``requires`` may bound it); ``now``: it
     holds at the last close already. ``away``: the move from there, a fraction.
     """
 
@@ -93,9 +94,7 @@ def _level(
 ) -> Level:
     if needs_volume(rule):
         return Level(rule.name, None, None, None, False, _VOLUME)
-    # Each price that can be quoted, where they are no more: a rule may hold at few of them.
-    ticks = int((high - low) / tick_size(low, str(state["country"]))) + 1
-    grid = np.linspace(low, high, min(max(ticks, 129), _POINTS))
+    grid = _grid(low, high, tick_size(low, str(state["country"])))
     try:
         with np.errstate(all="ignore"):
             at_close = values_at(registry, rule.names, state, close)
@@ -121,6 +120,15 @@ def _level(
     if not low <= price <= high:
         return Level(rule.name, side, None, None, now, _NEVER)
     return Level(rule.name, side, price, price / close - 1, now)
+
+
+def _grid(low: float, high: float, tick: float) -> np.ndarray:
+    """Prices from ``low`` to ``high``: each that can be quoted, where they are no more than _POINTS (a rule may hold at
+    few of them), else so many of them."""
+    first, last = int(np.ceil(low / tick - 1e-9)), int(np.floor(high / tick + 1e-9))
+    if last - first < 2:
+        return np.linspace(low, high, 129)
+    return np.round(np.unique(np.linspace(first, last, min(last - first + 1, _POINTS)).round()) * tick, 4)
 
 
 def _to_tick(registry: Registry, rule: LiveRule, state: Mapping[str, Any], price: float, side: str) -> float:

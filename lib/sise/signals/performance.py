@@ -43,12 +43,14 @@ def evaluate(
     symbols: DataFrame,
     sessions: DataFrame,
     as_of: Mapping[str, date],
+    behind: int = 0,
 ) -> DataFrame:
     """A row for each entry with what the trade made, as far as it is known on ``as_of``.
 
     In: ``entries`` (entry_id unique, country, market, symbol, session: the day the signal is from, direction: long or
     short); ``sessions`` of columns.numbered_sessions; the other frames as the lake has them; ``as_of``: the last
-    session known, by country. Nothing dated later is looked at, nor a price after session + LOOKAHEAD.
+    session known, by country. Nothing dated later is looked at, nor a price after session + LOOKAHEAD. ``behind``: so
+    many sessions before the signal's are looked at for the last close, where its own may lack a bar.
 
     Out: the columns of ``entries`` and
     - ``entry_date``, ``entry_price``: the first of the ENTRY_WITHIN sessions after ``session`` with trade (volume and
@@ -71,7 +73,7 @@ def evaluate(
     - ``until``: the last session that this row can depend on. ``complete``: nothing is left to wait for.
     Fractions are rounded to ten decimals, so that a later split's float noise is no change.
     """
-    rows = _with_entry(_with_bars(entries, prices, actions, indices, sessions, as_of))
+    rows = _with_entry(_with_bars(entries, prices, actions, indices, sessions, as_of, behind))
     return _with_results(_measured(rows), symbols, as_of)
 
 
@@ -82,12 +84,14 @@ def _with_bars(
     indices: DataFrame,
     sessions: DataFrame,
     as_of: Mapping[str, date],
+    behind: int,
 ) -> DataFrame:
-    """A row for each entry and session from the signal's own (``_s``) on, with the share's bar on a common basis."""
+    """A row for each entry and session from ``behind`` before the signal's own (``_s``) on, with the share's bar on a
+    common basis."""
     sessions = F.broadcast(sessions)
     starts = sessions.select("country", F.col("date").alias("session"), F.col("n").alias("_s"))
     days = entries.select(*_ENTRY).join(starts, on=["country", "session"], how="left")
-    days = days.withColumn("n", F.explode_outer(F.sequence("_s", F.col("_s") + LOOKAHEAD)))
+    days = days.withColumn("n", F.explode_outer(F.sequence(F.col("_s") - behind, F.col("_s") + LOOKAHEAD)))
     days = days.join(sessions, on=["country", "n"], how="left")
     known = F.col("date") <= by_country(as_of, "date")
     by = F.col("adjustment")

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from sise.signals.performance import HORIZONS
 
-__all__ = ["ALL", "sentence", "summarize"]
+__all__ = ["ALL", "no_figures", "sentence", "summarize"]
 
 ALL = "ALL"
 
@@ -78,8 +78,17 @@ def summarize(rows: DataFrame, *keys: str) -> DataFrame:
     )
 
 
+def no_figures(like: DataFrame) -> DataFrame:
+    """What summarize() gives of no signal at all, ``like`` its frame: a row for each horizon that says so."""
+    counts = ("signals", "cases", "open", "no_entry", "suspect", "market_cases")
+    none = dict.fromkeys(like.columns) | dict.fromkeys(counts, 0) | {"market": ALL, "month": ALL}
+    return like.sparkSession.createDataFrame([none | {"horizon": n} for n in HORIZONS], like.schema)
+
+
 def sentence(row: Any) -> str:
     """A row of figures for a person."""
+    if not row["signals"]:
+        return "no signal, no case"
     if not row["cases"]:
         left = [f"{row[c]} {word}" for c, word in _LEFT_OUT.items() if row[c]]
         return f"no case yet of {row['signals']} signals ({', '.join(left)})"

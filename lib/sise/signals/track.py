@@ -29,6 +29,7 @@ from sise.watchlists.universe import Read
 __all__ = ["evaluated", "last_sessions", "pinned", "track_signals"]
 
 _SHARE = ["country", "symbol"]
+_BEHIND = 10  # sessions; a signal's own may have no bar, and its share a locked one soon
 _READ = ("prices", "actions", "symbols", "indices")
 # Which rows of a share a change concerns: those that depend on a day from this one on. All, where it is a factor: it
 # may count for one of two bars, whatever their days, since each has a basis of its own.
@@ -43,7 +44,7 @@ def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars
     versions = {name: lake.version(name) for name in ("signals", *_READ)}
     read = pinned(lake, versions)
     outcome = Outcome(versions=dict(versions))
-    done = _progress(lake)
+    done = _progress(lake, calendars)
     with Hold() as hold:
         with described(spark, "signals: which are not finished, or have changed days"):
             changed = _changes(lake, done, versions, outcome)
@@ -57,14 +58,14 @@ def track_signals(spark: SparkSession, lake: Lake, settings: Settings, calendars
         if outcome.rows_in:
             with described(spark, f"signals: evaluate {outcome.rows_in}"):
                 as_of = last_sessions(read("prices"))
-                rows = hold(_performance(todo, evaluated(todo, read, calendars, as_of, first), as_of))
+                rows = hold(_performance(todo, evaluated(todo, read, calendars, as_of, first, _BEHIND), as_of))
             with described(spark, "signals: merge their performance"):
                 outcome.rows_out = lake.merge("signal_performance", rows).changed
         if done is None or done["signals"] != versions["signals"]:
             with described(spark, "signals: take out the performance of those that are gone"):
                 _take_out(lake, signals, outcome, hold)
         with described(spark, "signals: figures by rule, market and month"):
-            _summarize(lake, versions, done, outcome, hold)
+            _summarize(lake, versions, done, calendars, outcome, hold)
     if count := outcome.details["labelled"]:
         outcome.say(f"{count} signals of produce_ticks --source test are left out: their prices are invented")
     _say_unknown(signals, directions, outcome)
@@ -82,15 +83,21 @@ def last_sessions(prices: DataFrame) -> dict[str, date]:
 
 
 def evaluated(
-    entries: DataFrame, read: Read, calendars: Mapping[str, Calendar], as_of: Mapping[str, date], first: date
+    entries: DataFrame,
+    read: Read,
+    calendars: Mapping[str, Calendar],
+    as_of: Mapping[str, date],
+    first: date,
+    behind: int = 0,
 ) -> DataFrame:
     """``performance.evaluate`` over the tables of the lake; ``first``: the earliest session of ``entries``."""
     known = [c for c in calendars if c in as_of]
+    first = min((calendars[c].back(first, behind) for c in known), default=first)
     end = max((calendars[c].after(as_of[c], LOOKAHEAD) for c in known), default=first)
     sessions = numbered_sessions(entries.sparkSession, calendars, first, end)
     shares = F.broadcast(entries.select(*_SHARE).distinct())
     prices = read("prices").where(F.col("date") >= F.lit(first)).join(shares, on=_SHARE, how="left_semi")
-    return evaluate(entries, prices, read("actions"), read("indices"), read("symbols"), sessions, as_of)
+    return evaluate(entries, prices, read("actions"), read("indices"), read("symbols"), sessions, as_of, behind)
 
 
 def _directions_before(lake: Lake) -> dict[str, str]:
@@ -177,7 +184,12 @@ def _performance(todo: DataFrame, results: DataFrame, as_of: Mapping[str, date])
 
 
 def _summarize(
-    lake: Lake, versions: Mapping[str, int], done: Mapping[str, int] | None, outcome: Outcome, hold: Hold
+    lake: Lake,
+    versions: Mapping[str, int],
+    done: Mapping[str, int] | None,
+    calendars: Mapping[str, Calendar],
+    outcome: Outcome,
+    hold: Hold,
 ) -> None:
     if done == versions and not outcome.rows_in:
         figures = lake.read("signal_summary")
@@ -187,6 +199,7 @@ def _summarize(
             "versions": versions,
             "ids": {name: lake.identity(name) for name in versions},
             "performance": lake.version("signal_performance"),
+            "sessions": {c: [str(known.today()), known.fingerprint(known.today())] for c, known in calendars.items()},
         }
         lake.replace("signal_summary", figures.coalesce(1), note=json.dumps(note))
     whole = figures.where((F.col("market") == ALL) & (F.col("month") == ALL)).orderBy("rule", "horizon").collect()
@@ -207,16 +220,22 @@ def _say_unknown(signals: DataFrame, directions: Mapping[str, str], outcome: Out
         outcome.say(f"not in conf/watchlists.json, taken for long: {', '.join(gone)}")
 
 
-def _progress(lake: Lake) -> dict[str, int] | None:
+def _progress(lake: Lake, calendars: Mapping[str, Calendar]) -> dict[str, int] | None:
     """The versions that the last run had read; None where there was none, or it was killed between its two commits, or
-    a table is another one or older now."""
+    a table is another one or older now, or a session of that time turned out to be none, or to be one."""
     note = lake.note("signal_summary") if lake.exists("signal_performance") else None
     try:
         done = json.loads(note or "")
         versions, ids, written = dict(done["versions"]), dict(done["ids"]), int(done["performance"])
+        moved = any(
+            calendars[c].fingerprint(date.fromisoformat(day)) != sessions
+            for c, (day, sessions) in done["sessions"].items()
+        )
     except (KeyError, TypeError, ValueError):
         return None
-    other = written != lake.version("signal_performance") or any(
-        lake.replaced(name, version, ids.get(name)) for name, version in versions.items()
+    other = (
+        moved
+        or written != lake.version("signal_performance")
+        or any(lake.replaced(name, version, ids.get(name)) for name, version in versions.items())
     )
     return versions if not other and set(versions) == {"signals", *_READ} else None

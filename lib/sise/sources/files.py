@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from functools import reduce
-from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -18,7 +17,7 @@ from pyspark.sql import types as T
 from sise.calendars import MARKETS, ZONES, normal_market
 from sise.errors import InputError
 from sise.sources.base import ACTIONS, BARS, INDICES, SYMBOLS, Request, shape_of
-from sise.sources.folders import SURPLUS, files_of, frames_of
+from sise.sources.folders import SURPLUS, files_of, frames_of, shown
 
 __all__ = ["FilesSource"]
 
@@ -30,6 +29,7 @@ _TIME = r"[T ]([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d([.,]\d+)?)?"
 _UTC = r"(?i)\s*(Z|UTC|GMT|[+-]00(:?00)?)(\[[A-Z/_]+\])?$"
 _DAY = rf"^(\d{{4}}-\d{{1,2}}-\d{{1,2}})({_TIME}\s*([+-]\d{{2}}(:?\d{{2}})?(\[[A-Za-z/_]+\])?)?)?$"
 _FLAGS = ("is_etf", "is_warning", "is_administration", "is_halted")
+_MOST = 1e18  # of a market cap in won, and of listed shares
 
 
 class FilesSource:
@@ -108,10 +108,11 @@ class FilesSource:
         found["valid_from"] = _date(rows, "valid_from", _country(market)) if "valid_from" in rows.columns else nothing
         for flag in (*_FLAGS, "active"):
             found[flag] = (F.col(flag) if flag in rows.columns else F.lit(None)).try_cast("boolean")
-        said = [_unreadable(rows, c, "one", value) for c, value in found.items()]
+        kinds = {"market_cap": "a number", "listed_shares": "a number", "valid_from": "a date like 2026-01-31"}
+        said = [_unreadable(rows, c, kinds.get(c, "true or false"), value) for c, value in found.items()]
         for c in ("market_cap", "listed_shares"):
-            absurd = (found[c] < 0) | (found[c] == float("inf"))
-            said.append(F.when(absurd, F.concat(F.lit(f"{c} '"), found[c].cast("string"), F.lit("' is not one"))))
+            absurd = (found[c] < 0) | ((found[c] >= _MOST) & ~F.isnan(found[c]))
+            said.append(F.when(absurd, F.concat(F.lit(f"{c} '"), found[c].cast("string"), F.lit("' cannot be"))))
             found[c] = F.when(~F.isnan(found[c]), found[c])  # pandas' and polars' way to have none
         said += [_no_code(_symbol(), _country(market)), _surplus(rows)]
         why = F.concat(_symbol(), F.lit(": "), F.coalesce(*said)).alias("said")
@@ -178,9 +179,12 @@ class FilesSource:
             raise InputError(f"{path} holds no .parquet or .csv file: give a file or a folder of them")
         frames = [frame for kind in sorted(found) for frame in frames_of(spark, kind, found[kind])]
         for n, frame in enumerate(frames):
-            frames[n] = frame = frame.toDF(*[name.strip().lower() for name in frame.columns])
+            names = [name.strip().lower() for name in frame.columns]
+            if twice := _named_twice(names):
+                raise InputError(f"{_name(frame, path)} has more than one column {', '.join(twice)}: leave one")
+            frames[n] = frame = frame.toDF(*names)
             if missing := [c for c in required if c not in frame.columns]:
-                has = ", ".join(c for c in frame.columns if c != SURPLUS)
+                has = ", ".join(c for c in frame.columns if c != SURPLUS) or "none"
                 raise InputError(f"{_name(frame, path)} lacks the column {', '.join(missing)}: it has {has}")
             kind_ = frame.schema["symbol"].dataType
             if not isinstance(kind_, T.StringType) and frame.isEmpty():  # pandas gives columns without a value no type
@@ -193,11 +197,18 @@ class FilesSource:
         return frames
 
 
+def _named_twice(names: Sequence[str]) -> list[str]:
+    """Names that columns share, in whatever letters. Of a CSV Spark has put each one's place behind it."""
+    known = {*shape_of(BARS).names, *shape_of(SYMBOLS).names}
+    plain = [name.removesuffix(str(at)) if name[-1:].isdigit() else name for at, name in enumerate(names)]
+    return sorted({name for name in plain if plain.count(name) > 1 and name in known})
+
+
 def _name(frame: DataFrame, path: str) -> str:
     """The file that a frame is of, and how many more of the same form there are."""
     files = sorted(frame.inputFiles())
     more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
-    return f"{unquote(files[0]).removeprefix('file://')}{more}" if files else path
+    return f"{shown(files[0])}{more}" if files else path
 
 
 def _named(market: Column) -> Column:
@@ -227,7 +238,12 @@ def _surplus(rows: DataFrame) -> Column:
 
 
 def _number(rows: DataFrame, column: str) -> Column:
-    return F.col(column).try_cast("double") if column in rows.columns else F.lit(None).cast("double")
+    """Null where there is none. Java also reads 1d and 1f, as 1."""
+    if column not in rows.columns:
+        return F.lit(None).cast("double")
+    number = F.col(column).try_cast("double")
+    is_text = isinstance(rows.schema[column].dataType, T.StringType)
+    return F.when(~F.col(column).rlike(r"(?i)[0-9.][df]\s*$"), number) if is_text else number
 
 
 def _date(rows: DataFrame, column: str, country: Column) -> Column:

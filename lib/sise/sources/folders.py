@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -17,7 +18,7 @@ from pyspark.sql import types as T
 from sise.console import tell
 from sise.errors import InputError
 
-__all__ = ["SURPLUS", "files_of", "frames_of"]
+__all__ = ["SURPLUS", "files_of", "frames_of", "shown"]
 
 SURPLUS = "_surplus"  # of a CSV's row with more fields than its header: the row; else null
 
@@ -92,6 +93,11 @@ def _csv(spark: SparkSession, files: Sequence[str], encoding: str) -> DataFrame:
     return rows.withColumn(SURPLUS, F.when(F.regexp_count(bare, F.lit(",")) >= len(named), F.col(SURPLUS)))
 
 
+def shown(file: str) -> str:
+    """A file as a person names it, not as Spark does."""
+    return unquote(file).removeprefix("file://").removeprefix("file:")
+
+
 def _literally(files: Sequence[str]) -> Iterator[str]:
     """Their paths as Spark is to be given them, which takes a path for a pattern."""
     return (re.sub(r"([\[\]{}*?\\])", r"\\\1", file) for file in files)
@@ -105,7 +111,8 @@ def _readable(file: str, kind: str) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as problem:
         why = str(problem.java_exception) if isinstance(problem, Py4JJavaError) else str(problem)
         first = why.strip().splitlines()[0][:300]
-        raise InputError(f"{file} cannot be read as {kind}: is it damaged, or cut off? ({first})") from problem
+        said = f"{shown(file)} cannot be read as {kind}: is it damaged, or cut off? ({first})"
+        raise InputError(said) from problem
 
 
 def _place(spark: SparkSession, path: str) -> Any:
@@ -122,7 +129,7 @@ def _form(spark: SparkSession, file: str) -> tuple[str, str]:
             line = codecs.getincrementaldecoder(encoding)().decode(head).partition("\n")[0].strip()
             if _is_text(spark, file, encoding):  # its first name that is no ASCII may stand far behind
                 return encoding, line
-    raise InputError(f"{file} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")
+    raise InputError(f"{shown(file)} is neither UTF-8 nor CP949 text: save it as CSV in UTF-8")
 
 
 def _opened(spark: SparkSession, file: str) -> Any:

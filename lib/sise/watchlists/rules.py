@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _NAME = r"[a-z][a-z0-9_]*"
+_SAME = "1e-12"  # two values that differ by less of the larger one are the same
 _ENTRIES = {"name", "when", "cross", "rank_by", "top", "about", "live", "direction"}
 DIRECTIONS = ("long", "short")
 # What would look at more than the share's own columns, or at something else each time.
@@ -197,7 +198,8 @@ def _direction(entry: Mapping[str, Any]) -> str:
 
 
 def _crossing(name: str, pair: Any) -> str:
-    """a crosses above b: a − b ≤ 0 on the bar before, > 0 now. Null while either is not warm, which is no crossing."""
+    """a crosses above b: a − b ≤ 0 on the bar before, > 0 now. Null while either is not warm, which is no crossing. A
+    difference in the last digits is none: the average of five equal prices may be a bit of the last one off them."""
     if not (
         isinstance(pair, Sequence)
         and len(pair) == 3
@@ -206,7 +208,8 @@ def _crossing(name: str, pair: Any) -> str:
     ):
         raise ConfigError(f'rule {name}: cross {pair!r} must be [column, "above" or "below", column]')
     a, b = (pair[0], pair[2]) if pair[1] == "above" else (pair[2], pair[0])
-    return f"(prev_{a} - prev_{b} <= 0) AND ({a} - {b} > 0)"
+    before, now = (f"{_SAME} * greatest(abs({p}{a}), abs({p}{b}))" for p in ("prev_", ""))
+    return f"(prev_{a} - prev_{b} <= {before}) AND ({a} - {b} > {now})"
 
 
 def _check(rule: Rule, shares: DataFrame) -> None:

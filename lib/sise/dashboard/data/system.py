@@ -41,7 +41,7 @@ def tables(view: LakeView) -> pd.DataFrame:
 def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[str, date]) -> pd.DataFrame:
     """A row for each market with active listed shares or bars: market, last (its own newest bar; null where it has
     none), sessions_behind (sessions over since then), bars (of its country's newest session), expected (active listed
-    shares), coverage (a fraction), indicators, live (newest days of these tables)."""
+    shares), coverage (the part of those that have such a bar), indicators, live (newest days of these tables)."""
 
     def build() -> pd.DataFrame:
         rows = []
@@ -51,10 +51,13 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
         for country in ("KR", "US"):
             newest = _newest(view, pc.field("country") == country)
             bars: dict[str, int] = {}
+            covered: dict[str, int] = {}
+            here = listed[listed["country"] == country]
             if newest is not None:
-                day = view.read("prices", ["market"], [("date", "=", newest), ("country", "=", country)])
+                day = view.read("prices", ["symbol", "market"], [("date", "=", newest), ("country", "=", country)])
                 bars = day["market"].value_counts().to_dict()
-            active = listed[listed["country"] == country]["market"].value_counts().to_dict()
+                covered = here[here["symbol"].isin(day["symbol"])]["market"].value_counts().to_dict()
+            active = here["market"].value_counts().to_dict()
             mine = states[states["country"] == country]
             for market in sorted({*bars, *active}):
                 there, expected = int(bars.get(market, 0)), int(active.get(market, 0))
@@ -69,7 +72,7 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
                         "sessions_behind": None if behind is None else max(0, behind),
                         "bars": there,
                         "expected": expected,
-                        "coverage": min(1.0, there / expected) if expected else np.nan,
+                        "coverage": int(covered.get(market, 0)) / expected if expected else np.nan,
                         "indicators": mine["as_of"].max() if len(mine) else None,
                         "live": mine["valid_session"].max() if len(mine) else None,
                     }
