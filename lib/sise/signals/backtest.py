@@ -250,6 +250,6 @@ def _tell(figures: DataFrame, asked: Mapping[str, Any], rule: Rule, spans: Spans
     }
     days = ", ".join(f"{country} {first} … {last}" for country, (first, last) in sorted(spans.items()))
     outcome.say(f"{rule.name} ({rule.direction}: {rule.when}), {days}: {outcome.rows_in} entries")
-    for row in whole:
+    for row in whole if outcome.rows_in else ():
         where = "all markets" if row["market"] == ALL else row["market"]
         outcome.say(f"{row['horizon']} sessions, {where}: {sentence(row)}")

@@ -87,8 +87,6 @@ def no_figures(like: DataFrame) -> DataFrame:
 
 def sentence(row: Any) -> str:
     """A row of figures for a person."""
-    if not row["signals"]:
-        return "no signal, no case"
     if not row["cases"]:
         left = [f"{row[c]} {word}" for c, word in _LEFT_OUT.items() if row[c]]
         return f"no case yet of {row['signals']} signals ({', '.join(left)})"

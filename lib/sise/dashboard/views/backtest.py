@@ -154,6 +154,9 @@ def _show(here: Here, number: str) -> None:
         + (f" · {first['markets']}" if first.get("markets") else "")
         + (f" · {words('test.every')}" if first["every_bar"] else "")
     )
+    if not rows["signals"].any():
+        empty(words("test.noentry"))
+        return
     whole = rows[rows["month"] == ALL].sort_values(["horizon", "market"])
     whole = whole.assign(where=[words("filter.all") if m == ALL else m for m in whole["market"]], n=range(len(whole)))
     columns = [
