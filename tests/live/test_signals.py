@@ -711,19 +711,24 @@ def test_a_relay_goes_on_when_the_ticks_topic_is_made_anew(live, registry):
         assert until(lambda: ended() or len(fired(live)) == 2) and not ended()
 
 
-def test_what_a_dead_member_has_fired_and_not_sent_is_sent_by_another(live, registry, rules, store):
+def test_what_a_dead_member_has_fired_and_not_sent_is_sent_by_another(live, registry, rules):
     """It wrote Redis and died before Kafka had it; the records come again to another, which refuses them."""
     ensure_topics(live)
+    store = SignalStore(connect(live), live, epoch_of_ticks(live))
     with running_relay(live, registry) as ended:
         Sender(live).send(topic_of(RULES, live.topic_prefix), [(b"KR:A02", record("A02", 1, RSI))])
         assert until(lambda: ended() or len(read_all(live, SIGNALS)) == 1)
+        assert until(lambda: ended() or store.unpublished() == [])
         told = [record("A01", n, RSI if n % 2 else []) for n in range(4)]
         left = store.fire(told, rules)
         Sender(live).send(topic_of(RULES, live.topic_prefix), [(b"KR:A01", r) for r in told])
         assert len(left) == 2 and store.unpublished(5) == [] and len(store.unpublished()) == 2
         assert until(lambda: ended() or len(read_all(live, SIGNALS)) == 3) and not ended()
         assert until(lambda: ended() or store.unpublished() == [])
-    assert {one["symbol"] for one in read_all(live, SIGNALS)} == {"A01", "A02"}
+    sent = [one["id"] for one in read_all(live, SIGNALS)]
+    assert sorted(sent) == [
+        f"KR:{share}:rsi_oversold:2024-01-31:{n}" for share, n in (("A01", 1), ("A01", 2), ("A02", 1))
+    ]
 
 
 def test_numbers_arrive_as_they_were_and_text_cannot_break_out(store, rules):
