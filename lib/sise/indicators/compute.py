@@ -119,8 +119,7 @@ class _Run:
             many = bars > _FEW_BARS
             rows = self._by_spark(shares, span) if many else self._frame(self._compute(shares, span, bars).rows)
             self.lake.replace("indicators", rows, where=f"date >= DATE'{start}'")
-        self._finish_all(span)
-        self.outcome.rows_in = self.outcome.rows_out = self.lake.arrow.count("indicators", [("date", ">=", start)])
+        self._finish_all(span, start)
         if not self.outcome.rows_out:
             self.outcome.say(f"no share has a bar on {start} or later: nothing was there to be rebuilt")
         return self.outcome
@@ -185,14 +184,12 @@ class _Run:
     def _gone(self, changed: pd.DataFrame, before: Span) -> str:
         """The newest session of each country that a bar was taken from, where none is left of it: what was adjusted to
         its actions is to be taken back."""
-        newest = {(c, pd.Timestamp(day)) for c, day in before.as_of.items()} & {
-            (c, pd.Timestamp(day)) for c, day in zip(changed["country"], changed["date"], strict=True)
-        }
-        left = {
-            (c, day): self.lake.arrow.count("prices", [("country", "=", c), ("date", "=", day.date())])
-            for c, day in newest
-        }
-        return ", ".join(f"{c} {day.date()}" for (c, day), count in sorted(left.items()) if not count)
+        newest = pd.DataFrame(sorted(before.as_of.items()), columns=["country", "date"])
+        newest["date"] = newest["date"].astype(changed["date"].dtype)
+        touched = newest[_is_in(newest, changed, ["country", "date"])]
+        days = [(country, day.date()) for country, day in touched.itertuples(index=False)]
+        left = {(c, day): self.lake.arrow.count("prices", [("country", "=", c), ("date", "=", day)]) for c, day in days}
+        return ", ".join(f"{c} {day}" for (c, day), count in left.items() if not count)
 
     # What to compute -------------------------------------------------------------------------------------------
 
@@ -240,14 +237,16 @@ class _Run:
 
     # What to keep ----------------------------------------------------------------------------------------------
 
-    def _finish_all(self, span: Span) -> None:
-        """After a rebuild: states and live state of every share, from the table just written."""
+    def _finish_all(self, span: Span, start: date | None = None) -> None:
+        """After a rebuild, of the rows from ``start`` on: states and live state of every share, from the table just
+        written."""
         with described(self.spark, "indicators: read the last bars of every share"):
             stated = self._last_bars(span)
         with described(self.spark, "indicators: keep the filters' states"):
             self._replace_states(states_of(stated, self.registry))
         self._replace_live(stated, span)
-        self.outcome.rows_in = self.outcome.rows_out = self.lake.arrow.count("indicators")
+        written = [] if start is None else [("date", ">=", start)]
+        self.outcome.rows_in = self.outcome.rows_out = self.lake.arrow.count("indicators", written)
         self.outcome.details["shares"] = self.lake.arrow.count("live_state")
 
     def _last_bars(self, span: Span) -> pa.Table:

@@ -3,8 +3,8 @@
 Sums are differences of running sums, in whole numbers, so that they are exact and do not depend on where the
 history starts: a tail of bars gives the same bits as all of them. A price is split into its whole part and its
 fraction in units of 2^-48 (averages of prices below a thousandth are exact to 1e-11 of them); both fit a 64-bit
-running sum. Extremes and Bollinger's deviation come from blocks of
-5 and 25 bars that `lag` puts together; the deviation is taken about the mean, so nothing cancels.
+running sum. Extremes and Bollinger's deviation come from blocks of 5 and 25 bars that `lag` puts together; the
+deviation is taken about the mean, so nothing cancels.
 """
 
 from __future__ import annotations

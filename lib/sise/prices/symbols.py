@@ -31,10 +31,10 @@ def collect_symbols(
             known = lake.read("symbols")
             rows = source.symbols(spark, request)
             rows = rows.withColumn("valid_from", F.coalesce("valid_from", by_country(today, "date")))
-            _refuse_to_come(rows, max(today.values()), source.name)
             if (floor := getattr(source, "floor", None)) is not None:
                 rows = _taken_up(rows, known, floor)
             rows = hold(rows)
+            _refuse_to_come(rows, max(today.values()), source.name)
             count = rows.count()
         if getattr(source, "partial", False):
             rows = hold(_with_known(rows, known))

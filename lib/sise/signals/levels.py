@@ -40,8 +40,8 @@ class Level:
 
     ``price`` is None where no price inside the session's limits makes it fire ("not today": of a US share from some 20
     dollars on each second, third … price is looked at, 2,049 of them), where the rule does not depend on the price, or
-    where it holds between or outside of prices only (``requires`` may bound it); ``now``: it
-    holds at the last close already. ``away``: the move from there, a fraction.
+    where it holds between or outside of prices only (``requires`` may bound it); ``now``: it holds at the last close
+    already. ``away``: the move from there, a fraction.
     """
 
     rule: str

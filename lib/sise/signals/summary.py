@@ -80,7 +80,7 @@ def summarize(rows: DataFrame, *keys: str) -> DataFrame:
 
 def no_figures(like: DataFrame) -> DataFrame:
     """What summarize() gives of no signal at all, ``like`` its frame: a row for each horizon that says so."""
-    counts = ("signals", "cases", "open", "no_entry", "suspect", "market_cases")
+    counts = [f.name for f in like.schema if f.dataType.typeName() == "long"]
     none = dict.fromkeys(like.columns) | dict.fromkeys(counts, 0) | {"market": ALL, "month": ALL}
     return like.sparkSession.createDataFrame([none | {"horizon": n} for n in HORIZONS], like.schema)
 
