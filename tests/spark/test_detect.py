@@ -160,6 +160,23 @@ def test_a_tick_finds_what_a_bar_would(spark, live, registry, rules, days, calen
     assert fired >= {"macd_cross"} and fired & {"golden_cross", "dead_cross"}, "the shares must try every rule"
 
 
+def test_no_part_of_detection_is_too_large_for_hotspots_compilers(spark, live, registry, rules, days):
+    """From some 16,000 bytes on, one of them gives a method up on some starts, and ticks are interpreted."""
+    compile_plans(spark, True)
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        curves, ticks = load_curves(CONF / "volume_curves.json"), messages(spark, [tick("A01", 1, 1, days[300])])
+        found = detect_rules(ticks.repartition(2), live, registry, rules, curves, CLOCK, "e1")
+        plan = found._jdf.queryExecution().executedPlan()
+        debug = getattr(getattr(spark._jvm.org.apache.spark.sql.execution.debug, "package$"), "MODULE$")
+        parts = debug.codegenStringSeq(plan)
+        sizes = [parts.apply(n)._3().maxMethodCodeSize() for n in range(parts.size())]
+    finally:
+        compile_plans(spark, False)
+    assert max(sizes) < 15_000, sizes
+    assert sum(size > 4_000 for size in sizes) >= 3, sizes
+
+
 def test_volume_is_compared_with_the_time_of_day_and_not_in_the_first_half_hour(
     spark, live, registry, rules, days, calendars, history
 ):
@@ -286,7 +303,7 @@ def test_two_detections_on_one_lake_have_rules_of_their_own(spark, live_lake, re
         return found
 
     def in_force(of: Detection) -> list[tuple[str, float]]:
-        return [tuple(row) for row in of.live().selectExpr("rules_version", "t_rsi_oversold[0]").distinct().collect()]
+        return [tuple(row) for row in of.live().selectExpr("rules_version", "limits[0]").distinct().collect()]
 
     real, trial = detection(), detection(conf=tried, topic_prefix="try-")
     assert in_force(real) == [(real.file.rules.version, 30.0)]

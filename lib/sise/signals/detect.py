@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import count
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,7 +19,7 @@ from sise.indicators.live import at_price
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.signals.curves import Curve, session_share
-from sise.signals.judge import PRICE, Clock, judged, with_moves, with_settled
+from sise.signals.judge import PRICE, Clock, judged, reason_of, with_moves, with_settled
 from sise.signals.rules import LiveRules
 from sise.topics import LONGEST
 
@@ -70,10 +71,17 @@ def live_side(
 
 
 def with_thresholds(side: DataFrame, live_rules: DataFrame, rules: LiveRules) -> DataFrame:
-    """Adds to each row of live_side() the thresholds of ``rules``. ``live_rules``: the row that is current counts."""
+    """Adds to each row of live_side() ``limits``, the thresholds of ``rules`` in their order. ``live_rules``: the row
+    that is current counts."""
     current = live_rules.where("current").select(
         F.col("version").alias("rules_version"),
-        *[F.col("thresholds")[rule.name].alias(f"t_{rule.name}") for rule in rules.rules],
+        F.array(
+            *[
+                F.get(F.col("thresholds")[rule.name], F.lit(n))
+                for rule in rules.rules
+                for n in range(len(rule.thresholds))
+            ]
+        ).alias("limits"),
     )
     return side.crossJoin(F.broadcast(current))
 
@@ -143,18 +151,27 @@ def rules_and_prices(
     """What detect_rules and tick_prices give, in one look at the ticks: (kind, key, value) and tick_prices' columns.
 
     ``kind``, ``key`` and ``value`` are null of a tick that is in no watch band, the others of a refused one."""
-    refused = F.col("reason").isNotNull()
-    rows, names = _with_rules(judged(ticks, live, clock), registry, rules, curves)
-    # Else Spark moves detect_rules' filter below the projections, with all arithmetic of the rules in it: a tick near a
-    # rule has it done twice, and each task its source written twice. It leaves alone what a partition may decide.
-    once = F.spark_partition_id() >= 0
-    kind = F.when(refused, "dead").when(_may_have_signals() & _watched(rules) & once, "rules")
-    rows = rows.withColumn("kind", kind)
+    refused = F.col("refused").isNotNull()
+    rows, names = _with_rules(_apart(judged(ticks, live, clock)), registry, rules, curves)
+    kind = F.when(refused, "dead").when(_may_have_signals() & _watched(rules), "rules")
+    rows = _apart(rows.withColumn("kind", kind))
     record = _record(rules, names, epoch)
-    value = F.when(F.col("kind") == "dead", _dead_letter()).when(F.col("kind") == "rules", record)
+    value = F.when(F.col("kind") == "dead", _dead_letter(clock)).when(F.col("kind") == "rules", record)
     of_price = [F.when(~refused, F.col(name)).alias(name) for name in PRICE]
     key = F.when(F.col("kind") == "dead", F.substring("key", 1, LONGEST)).when(F.col("kind") == "rules", F.col("key"))
     return rows.select("kind", key.alias("key"), value.alias("value"), *of_price)
+
+
+def _apart(rows: DataFrame) -> DataFrame:
+    """The same rows; what is done with them from here on is compiled into a method of its own.
+
+    Parsing, the rules and the record in one are 22,000 bytes of code, which HotSpot compiles on some starts only: on
+    others one of its compilers gives up for lack of nodes or registers, and a tick costs half as much again for as long
+    as detection runs. In three parts a tick costs a sixth more than the one method at its best, on every start. Spark
+    compiles no lambda, so a filter with one stands between two methods; nor does it move a filter below a column that
+    the partition decides."""
+    here = rows.withColumn("apart", F.array(F.spark_partition_id()))
+    return here.where(F.forall("apart", lambda n: n >= 0)).drop("apart")
 
 
 def _may_have_signals() -> Column:
@@ -162,13 +179,13 @@ def _may_have_signals() -> Column:
 
 
 def _watched(rules: LiveRules) -> Column:
-    return reduce(Column.__or__, [F.col(f"r_{rule.name}")["watch"] for rule in rules.rules], F.lit(False))
+    return reduce(Column.__or__, [F.col(f"watch_{rule.name}") for rule in rules.rules], F.lit(False))
 
 
 def _with_rules(
     rows: DataFrame, registry: Registry, rules: LiveRules, curves: Mapping[str, Curve]
 ) -> tuple[DataFrame, list[str]]:
-    """Adds the indicators that the rules name (``v_…``) and a struct of strict, relaxed, watch for each rule."""
+    """Adds the indicators that the rules name (``v_…``), and of each rule ``strict_…``, ``relaxed_…``, ``watch_…``."""
     ops = Columns()
     state = {c.removeprefix("s_"): F.col(c) for c in rows.columns if c.startswith("s_")}
     named = rules.names
@@ -187,18 +204,19 @@ def _with_rules(
         "price": F.col("price"),
         "day_volume": F.col("day_volume").cast("double"),
     }
-    found = {}
+    found: dict[str, Column] = {}
+    limits = (F.get("limits", F.lit(n)) for n in count())
     for rule in rules.rules:
-        thresholds = [F.col(f"t_{rule.name}")[i] for i in range(len(rule.thresholds))]
-        strict, relaxed, watch = rule.holds(known, ops, thresholds)
-        found[f"r_{rule.name}"] = F.struct(strict.alias("strict"), relaxed.alias("relaxed"), watch.alias("watch"))
+        thresholds = [next(limits) for _ in rule.thresholds]
+        held = zip(("strict", "relaxed", "watch"), rule.holds(known, ops, thresholds), strict=True)
+        found |= {f"{which}_{rule.name}": holds for which, holds in held}
     return rows.withColumns(found), shown
 
 
 def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
     def holding(which: str) -> Column:
         # array_compact calls a lambda for each name, uncompiled: an eighth of detection's time at 10,000 ticks/s.
-        names = [F.when(F.col(f"r_{rule.name}")[which], F.lit(f"{rule.name} ")) for rule in rules.rules]
+        names = [F.when(F.col(f"{which}_{rule.name}"), F.lit(f"{rule.name} ")) for rule in rules.rules]
         text = F.trim(F.concat_ws("", *names))
         return F.when(text == "", F.array().cast("array<string>")).otherwise(F.split(text, " "))
 
@@ -226,12 +244,12 @@ def _record(rules: LiveRules, names: list[str], epoch: str) -> Column:
     )
 
 
-def _dead_letter() -> Column:
+def _dead_letter(clock: Clock) -> Column:
     """The whole of a message that is too long would be one that Kafka does not take: there it is by its offset."""
     long = F.length("text") > _SHOWN
     return F.to_json(
         F.struct(
-            F.substring("reason", 1, _SHOWN).alias("reason"),
+            F.substring(reason_of(clock), 1, _SHOWN).alias("reason"),
             F.substring("text", 1, _SHOWN).alias("message"),
             F.when(long, F.length("text")).alias("message_length"),
             F.col("tick_topic").alias("topic"),

@@ -14,7 +14,7 @@ from sise.prices.quality import rounding_of
 from sise.prices.unsettled import UNSETTLED, WITHDRAWN
 from sise.topics import LONGEST, TICK_FIELDS
 
-__all__ = ["PRICE", "Clock", "judged", "price_side", "tick_prices", "with_moves", "with_settled"]
+__all__ = ["PRICE", "Clock", "judged", "price_side", "reason_of", "tick_prices", "with_moves", "with_settled"]
 
 PRICE = ("country", "symbol", "price", "timestamp", "day_volume", "partition", "offset", "session", "moves")
 _MOVES_DAYS = 400  # no signal is followed for longer
@@ -67,13 +67,24 @@ def with_settled(live_state: DataFrame, actions: DataFrame) -> DataFrame:
 def tick_prices(ticks: DataFrame, prices: DataFrame, clock: Clock) -> DataFrame:
     """country, symbol, price, timestamp, day_volume, partition, offset and session of each tick that detect_rules does
     not refuse, with the ``moves`` of its share. ``prices``: price_side()."""
-    return judged(ticks, prices, clock).where(F.col("reason").isNull()).select(*PRICE)
+    return judged(ticks, prices, clock).where(F.col("refused").isNull()).select(*PRICE)
 
 
 def judged(ticks: DataFrame, live: DataFrame, clock: Clock) -> DataFrame:
-    """The parsed ticks beside their share's row of ``live``, with the ``reason`` why one is refused."""
-    rows = _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left")
-    return rows.withColumn("reason", _reason(rows, clock))
+    """The parsed ticks beside their share's row of ``live``. ``refused``: the number of the first check that one fails
+    (reason_of says it in words), null where it is believed."""
+    found: Column = F.lit(None).cast("int")
+    for number, (condition, _) in reversed([*enumerate(_checks(clock))]):
+        found = F.when(condition, number).otherwise(found)
+    return _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left").withColumn("refused", found)
+
+
+def reason_of(clock: Clock) -> Column:
+    """Why a tick of judged() is refused. Apart from the number: the words are half of the code of a judgement."""
+    found: Column = F.lit(None).cast("string")
+    for number, (_, reason) in reversed([*enumerate(_checks(clock))]):
+        found = F.when(F.col("refused") == number, reason).otherwise(found)
+    return found
 
 
 def _parsed(ticks: DataFrame) -> DataFrame:
@@ -108,8 +119,8 @@ def _parsed(ticks: DataFrame) -> DataFrame:
     )
 
 
-def _reason(rows: DataFrame, clock: Clock) -> Column:
-    """Why a tick is refused; null where it is not."""
+def _checks(clock: Clock) -> list[tuple[Column, Column]]:
+    """What a tick is refused for, and the reason in words."""
     required = [name for name, (_, must) in TICK_FIELDS.items() if must]
     nothing = F.coalesce(*[F.col(name).cast("string") for name in TICK_FIELDS]).isNull()
     missing = F.concat_ws(", ", *[F.when(F.col(c).isNull(), F.lit(c)) for c in required])
@@ -121,9 +132,12 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
     # Of an action that nobody told the exchange's reference price knows, before any trade at the new basis.
     slack = rounding_of(F.col("country"), F.col("s_close"))
     rebased = (F.col("reference") > 0) & (F.abs(F.col("reference") - F.col("s_close")) > slack)
-    checks: list[tuple[Column, Column]] = [
+    return [
         (nothing | ~F.coalesce("whole", F.lit(False)), F.lit(_NOT_A_TICK)),
-        (missing != "", F.concat(F.lit("missing or of the wrong type: "), missing)),
+        (
+            reduce(Column.__or__, [F.col(c).isNull() for c in required]),
+            F.concat(F.lit("missing or of the wrong type: "), missing),
+        ),
         (F.col("bad"), F.lit("a field is of the wrong type")),
         (
             ~((F.col("price") > 0) & (F.col("price") < float("inf"))),
@@ -169,7 +183,3 @@ def _reason(rows: DataFrame, clock: Clock) -> Column:
             ),
         ),
     ]
-    found: Column = F.lit(None).cast("string")
-    for condition, reason in reversed(checks):
-        found = F.when(condition, reason).otherwise(found)
-    return found

@@ -48,6 +48,8 @@ class Redis(Service):
             'logfile ""',
             "appendonly yes",
             "appendfsync everysec",
+            # Latest prices write megabytes a second: each 64 MB (the default) a copy was made of all, in the session.
+            "auto-aof-rewrite-min-size 256mb",
             'save ""',
         ]
         (self.home / "redis.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
