@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -73,17 +73,20 @@ def tick_prices(ticks: DataFrame, prices: DataFrame, clock: Clock) -> DataFrame:
 def judged(ticks: DataFrame, live: DataFrame, clock: Clock) -> DataFrame:
     """The parsed ticks beside their share's row of ``live``. ``refused``: the number of the first check that one fails
     (reason_of says it in words), null where it is believed."""
-    found: Column = F.lit(None).cast("int")
-    for number, (condition, _) in reversed([*enumerate(_checks(clock))]):
-        found = F.when(condition, number).otherwise(found)
-    return _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left").withColumn("refused", found)
+    number = _first([(condition, F.lit(n)) for n, (condition, _) in enumerate(_checks(clock))])
+    return _parsed(ticks).join(F.broadcast(live), ["country", "symbol"], "left").withColumn("refused", number)
 
 
 def reason_of(clock: Clock) -> Column:
     """Why a tick of judged() is refused. Apart from the number: the words are half of the code of a judgement."""
-    found: Column = F.lit(None).cast("string")
-    for number, (_, reason) in reversed([*enumerate(_checks(clock))]):
-        found = F.when(F.col("refused") == number, reason).otherwise(found)
+    return _first([(F.col("refused") == n, reason) for n, (_, reason) in enumerate(_checks(clock))])
+
+
+def _first(cases: Sequence[tuple[Column, Column]]) -> Column:
+    """The value of the first case whose condition holds; null where none does."""
+    found: Column = F.lit(None)
+    for condition, value in reversed(cases):
+        found = F.when(condition, value).otherwise(found)
     return found
 
 
