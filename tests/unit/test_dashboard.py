@@ -303,6 +303,7 @@ BAD = ({"signal_type": ...}, {"trigger_price": ...}, {"trigger_price": "x"}, {"t
 def test_one_bad_entry_or_figure_leaves_the_others_on_the_page(feed, monkeypatch):
     feed, store = feed
     store.fire("good", figures={"last_price": 1100, "pnl": 0.1, "best": 0.1, "worst": 0}, market={"x": float("inf")})
+    store.hashes["sise:price:KR:005930"] = {"timestamp": b"1700000000000"}
     for n, more in enumerate(BAD):
         store.fire(**{"name": f"bad{n}"} | more)
     for text in ("", "[]", "3", "{" * 3000, "[" * 100_000, '{"id": "x"}'):
@@ -314,7 +315,8 @@ def test_one_bad_entry_or_figure_leaves_the_others_on_the_page(feed, monkeypatch
     assert [s["id"] for s in live.signals] == ["wrong", "odd", "good"]
     for name in ("last_price", "pnl", "best", "worst"):
         assert live.signals[0][name] is live.signals[1][name] is None
-    assert live.signals[2]["pnl"] == 0.1
+    assert live.signals[2]["pnl"] == 0.1 and live.signals[2]["priced"] == 1.7e12
+    assert live.signals[0]["priced"] is None, "it has no figures, so no price is theirs"
     assert json.dumps(live.signals, allow_nan=False)
     until(feed, lambda live: len(store.asked) > 3)  # nothing changed, so nothing is published
     assert feed.now().version == live.version
@@ -344,7 +346,7 @@ def test_every_signal_that_is_kept_has_its_own_figures_or_none(feed):
         store.fire(str(n), figures={"last_price": 1100, "pnl": 0.1, "best": 0.1, "worst": 0} if n % 2 else None)
     feed.start()
     live = until(feed, lambda live: live.connected)
-    assert len(live.signals) == 500 and store.asked[0] == 500
+    assert len(live.signals) == 500 and store.asked[0] == 2 * 500  # its figures, and its share's price
     assert all(s["pnl"] == (0.1 if int(s["id"]) % 2 else None) for s in live.signals)
     store.fire("new", figures={"last_price": 1000, "pnl": 0, "best": 0, "worst": 0})
     live = until(feed, lambda live: live.signals[0]["id"] == "new")

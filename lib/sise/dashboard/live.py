@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import redis
@@ -27,13 +28,14 @@ _LOG = logging.getLogger(__name__)
 _KEEP = 500  # signals shown at most, newest first
 _PRICES_EVERY = 1.0
 _LATEST = 2**45  # ms, the year 3084: an id beyond it was not made by Redis's clock
-_NUMBERS = ("last_price", "pnl", "best", "worst", "followed")
+_FIGURES = ("last_price", "pnl", "best", "worst")
+_NUMBERS = (*_FIGURES, "priced")
 
 
 @dataclass(frozen=True)
 class Live:
     """A moment of the feed. ``signals``: newest first, as the stream has them, with ``arrived`` (ms, when it came),
-    last_price, pnl, best, worst and ``followed`` (ms, the time of the tick that these are of); all but ``arrived`` null
+    last_price, pnl, best, worst and ``priced`` (ms, the time of the share's latest price); all but ``arrived`` null
     where Redis does not know them, as once a signal is no longer active. ``version`` changes with them. ``away``: why
     Redis cannot be read, and since when (monotonic seconds); ``signals`` are the last ones known then. ``fault``: Redis
     does answer, but what it holds cannot be read."""
@@ -162,11 +164,14 @@ class Feed:
         """Takes up the running figures of these signals; whether any changed."""
         pipe = client.pipeline(transaction=False)
         for name in ids:
-            pipe.hmget(f"{self.prefix}signal:{name}", *_NUMBERS)
+            pipe.hmget(f"{self.prefix}signal:{name}", *_FIGURES)
+            pipe.hmget(f"{self.prefix}price:{self._signals[name]['share']}", "timestamp")
+        # Another kind of key is an error.
+        answers = iter(a if isinstance(a, list) else [] for a in pipe.execute(raise_on_error=False))
         changed = False
-        for name, values in zip(ids, pipe.execute(raise_on_error=False), strict=True):
-            there = values if isinstance(values, list) else [None] * len(_NUMBERS)  # another kind of key: an error
-            figures = {k: _figure(v) for k, v in zip(_NUMBERS, there, strict=True)}
+        for name, of_signal, of_share in zip(ids, answers, answers, strict=True):
+            there = [*of_signal, *of_share] if any(of_signal) else []
+            figures = {k: _figure(v) for k, v in zip_longest(_NUMBERS, there)}
             if any(self._signals[name][k] != v for k, v in figures.items()):
                 self._signals[name] = self._signals[name] | figures
                 changed = True

@@ -29,7 +29,7 @@ local function follow(key, id, r, share, rule, price, timestamp)
   local change = (tonumber(known[1]) / tonumber(price) - 1) * (direction == 'short' and -1 or 1) + 0
   local pnl = string.format('%.17g', change)
   redis.call('HSET', key, 'last_price', known[1], 'pnl', pnl, change > 0 and 'best' or 'worst', pnl,
-             'followed', known[2], 'direction', direction)
+             'direction', direction)
   if known[3] == (r.epoch or epoch) .. ':' .. r.partition then redis.call('SADD', P .. 'missed', id) end
 end
 

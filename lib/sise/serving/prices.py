@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib import resources
 from typing import Any
 
@@ -28,14 +29,15 @@ _SHARES, _SIGNALS = 200, 100
 class LatestPrices:
     """``price:{share}`` hashes (price, timestamp, day_volume, written; place and offset in Kafka), and in each
     ``signal:{id}`` last_price, pnl, best and worst: fractions of the trigger price in the rule's direction, over the
-    ticks after it fired.
+    ticks after it fired. They are of the share's ``timestamp`` there.
 
     No price goes back in time, unless to one so old that the newer was a replay's (``lateness``): a tick that comes
     late, or is read again, counts for best and worst only. A signal that is written after ticks that came after its own
     (the relay may have to catch up) is in the set ``missed`` (missed.py). On an ex-date the trigger price is taken to
-    the new basis; a signal is not followed while nobody knows the factor. For that a signal also has ``followed`` (time
-    of that last price), ``basis`` (the product of the factors since its session) and ``direction`` (the rule's; where
-    the rule is gone, the last one it had). ``epoch`` names the life of the tick topic.
+    the new basis; a signal is not followed while nobody knows the factor. For that a signal also has ``basis`` (the
+    product of the factors since its session) and ``direction`` (the rule's; where the rule is gone, the last one it
+    had), and a price ``followed``: all that its signals' figures came from. Where a batch changes nothing of it, they
+    stay as they are. ``epoch`` names the life of the tick topic.
     """
 
     def __init__(
@@ -66,29 +68,37 @@ class LatestPrices:
         """All latest prices, and then what they mean for the signals: a price waits for no other share's signals. Those
         that are open are asked for after it: one that is fired meanwhile sees the price, and is ``missed``."""
         now, of_shares = int(time.time() * 1000), _by_share(ticks)
-        latest: list[Any] = []
+        known: list[bytes | None] = []
         for start in range(0, len(of_shares), _SHARES):
             # One argument, not thousands: the client spends more time on arguments than Redis on all of the script.
             rows = json.dumps([share.price(self.epoch) for share in of_shares[start : start + _SHARES]])
             found: Any = self._prices(keys=[self.prefix], args=[_KEEP, now, *self.lateness, rows])
-            latest.extend(found)
-        signals = self._open_signals()
+            known.extend(found)
+        signals, directions = self._open_signals(), self._directions()
         self._follow_all(
-            share.followed(ids, bool(flag))
-            for share, flag in zip(of_shares, latest, strict=True)
-            if (ids := signals.get(share.name))
+            directions,
+            (
+                row
+                for share, before in zip(of_shares, known, strict=True)
+                if (ids := signals.get(share.name)) and (row := share.followed(ids, directions, before))
+            ),
         )
 
     def follow_between(self, rows: Iterable[tuple[str, str, int, float, float]]) -> None:
         """Best and worst of signals: (id, its session, when it fired, highest and lowest price since), at the basis of
         that session. Prices that were taken before change nothing."""
         self._follow_all(
-            [repr(high), str(since), [name], [[since, high], [since, low]], session, [], False]
-            for name, session, since, high, low in rows
+            self._directions(),
+            (
+                [repr(high), str(since), [name], [[since, high], [since, low]], session, [], False]
+                for name, session, since, high, low in rows
+            ),
         )
 
-    def _follow_all(self, rows: Iterable[list[Any]]) -> None:
-        directions = json.dumps({rule.name: rule.direction for rule in self.rules().rules})
+    def _directions(self) -> str:
+        return json.dumps({rule.name: rule.direction for rule in self.rules().rules})
+
+    def _follow_all(self, directions: str, rows: Iterable[list[Any]]) -> None:
         for portion in _portions(rows):
             self._follow(keys=[self.prefix], args=[directions, json.dumps(portion)])
 
@@ -121,14 +131,25 @@ class _Share:
         told = [repr(newest("price")), str(newest("timestamp")), str(newest("day_volume"))]
         return [self.name, *told, place, str(newest("offset"))]
 
-    def followed(self, ids: list[str], latest: bool) -> list[Any]:
-        """What follow.lua takes."""
+    def followed(self, ids: list[str], directions: str, known: bytes | None) -> list[Any] | None:
+        """What follow.lua takes; None where all ticks are of the price at which these signals stand already.
+
+        ``known``: what prices.lua gave."""
         prices, times = self.columns["price"], self.columns["timestamp"]
-        first = self.end - 1 if len(set(prices[self.start : self.end])) == 1 else self.start
-        since = list(zip(times[first : self.end], prices[first : self.end], strict=True))
+        one = len(set(prices[self.start : self.end])) == 1
+        price, session = repr(self._newest("price")), self._newest("session")
         moved = [[move["ex_date"], move["factor"]] for move in self._newest("moves") or ()]
-        told = [repr(self._newest("price")), str(self._newest("timestamp"))]
-        return [*told, ids, since, self._newest("session"), moved, latest]
+        note = f"{price} {_digest([ids, directions, session, moved])}"
+        if one and known == note.encode():
+            return None
+        first = self.end - 1 if one else self.start
+        since = list(zip(times[first : self.end], prices[first : self.end], strict=True))
+        latest = [self.name, note] if known is not None else [False]
+        return [price, str(self._newest("timestamp")), ids, since, session, moved, *latest]
+
+
+def _digest(told: Any) -> str:
+    return blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
 
 
 def _by_share(ticks: pa.Table) -> list[_Share]:

@@ -169,7 +169,7 @@ def _figures(here: Here, live: Live, rows: list[Any]) -> None:
     last = "–"
     if live.signals:
         last = here.prefs.moment(datetime.fromtimestamp(live.signals[0]["arrived"] / 1000, UTC), seconds=True)
-    ticks = [s["followed"] for s in rows if s.get("followed") is not None]
+    ticks = [s["priced"] for s in rows if s.get("priced") is not None]
     priced = here.prefs.moment(datetime.fromtimestamp(max(ticks) / 1000, UTC), seconds=True) if ticks else "–"
     mean = f"{sum(open_) / len(open_):+.2%}" if open_ else "–"
     strip(
