@@ -133,7 +133,10 @@ def watchlist(
         raise InputError(f"no watchlist {name!r}: there are {', '.join(sorted(names))}")
     sessions = {c: max(r["date_max"] for r in newest if r["country"] == c) for c in {r["country"] for r in newest}}
     if day is not None:
-        sessions = dict.fromkeys(sessions, _day(day))
+        of_day = reader.rows("watchlist", ["country"], [("date", "=", _day(day))])["country"].unique().to_pylist()
+        if not of_day:
+            raise InputError(f"no watchlists were made for {day}: run jobs/scan_watchlists.py --date {day}")
+        sessions = dict.fromkeys(of_day, _day(day))
     picked = []
     for country, session in sessions.items():
         where = [("country", "=", country), ("date", "=", session), ("list", "=", name)]

@@ -11,6 +11,7 @@ from string import ascii_uppercase
 import pyarrow as pa
 import pytest
 
+from sise.prices.adjust import adjusted_prices
 from sise.prices.gather import Wanted, gather
 from sise.sources.asks import Ask
 from sise.sources.krx import KrxVendor
@@ -46,11 +47,11 @@ def collect(spark, lake, calendars, tmp_path, monkeypatch):
     monkeypatch.setenv("KRX_PW", "secret-word")
     runs = []
 
-    def run(server, vendor=YahooVendor, now=NOW, most=None, most_charts=2_400, **wanted):
+    def run(server, vendor=YahooVendor, now=NOW, most=None, most_charts=2_400, today=None, **wanted):
         settings = SourceSettings(
             lake=lake.root, conf=CONF, local=tmp_path / "local", krx_url=server.url, naver_url=server.url,
             yahoo_url=server.url, krx_rate=500, yahoo_rate=500, naver_rate=500, backoff_seconds=0.01,
-            backoff_cap_seconds=0.05, http_timeout=3, yahoo_charts=most_charts,
+            backoff_cap_seconds=0.05, http_timeout=3, yahoo_charts=most_charts, today=today,
         )  # fmt: skip
         runs.append(f"run-{len(runs)}")
         ledger = Ledger(settings.state, vendor.name, settings.lake, runs[-1])
@@ -304,7 +305,7 @@ def test_a_quote_that_does_not_go_on_from_what_is_stored_is_looked_into(collect,
         collect(server, now=datetime(2025, 4, 11, 12, tzinfo=UTC), most_charts=0)
         from_day = {a.path.rsplit("/", 1)[1]: int(a.query["period1"]) for a in server.asked if "chart/" in a.path}
         assert from_day[s[11]] == server.shares[s[11]].moment(days[-5]) - 34_200
-        assert from_day[s[1]] == server.shares[s[1]].moment(later[8]) - 34_200
+        assert from_day[s[1]] == server.shares[s[1]].moment(days[-4]) - 34_200, "a rewritten history shows there"
     assert [(r["symbol"], r["amount"]) for r in lake.read("actions").where("kind = 'dividend'").collect()] == [
         (s[11], 0.25)
     ]
@@ -498,3 +499,80 @@ def test_the_real_market_arrives_row_for_row(collect, lake, market_files, calend
                     assert got[country, symbol, day] == pytest.approx(tuple(values), rel=1e-12), (symbol, day)
     assert len(got) + len(refused) == sum(map(len, us.values())) + sum(map(len, kr.values()))
     assert len(refused) <= 0.01 * len(got)
+
+
+def steady(days, ex, factor, seen):
+    """Rows of a share whose price hardly moves, as a vendor that adjusts has them on the evening of ``seen``."""
+    return [
+        (d, c, c + 1, c - 1, c, 1000)
+        for n, d in enumerate(days)
+        if d <= seen
+        for c in [(100.0 + n % 3) * (factor if seen >= ex > d else 1) / (factor if d < ex else 1)]
+    ]
+
+
+def closes(lake, symbol):
+    rows = adjusted_prices(lake.read("prices"), lake.read("actions")).where(f"symbol = '{symbol}'").orderBy("date")
+    return [row["close"] for row in rows.collect()]
+
+
+@pytest.mark.parametrize("pause", [2, 8])
+def test_a_history_rewritten_while_nobody_asked_is_noticed(collect, lake, calendars, pause):
+    """Naver announces nothing: only stored bars tell, so some are asked for however long ago they are."""
+    days = days_of(calendars, "KR", 30)
+    last, back = days[15], days[15 + pause]
+    put(lake, "symbols", [share("005930")])
+    with KrxServer() as server:
+        for day in (last, back):
+            server.charts = {"005930": steady(days, days[16], 1 / 1.2, day)}
+            evening = datetime.combine(day, time(10), UTC)
+            collect(server, NaverVendor, evening, **({"start": days[0]} if day == last else {}))
+    assert closes(lake, "005930") == pytest.approx([100.0 + n % 3 for n in range(16 + pause)], rel=0.006)
+    assert lake.read("actions").where("kind = 'unknown' AND NOT confirmed").count() == 1
+
+
+def test_a_vendor_that_adjusts_after_one_that_does_not(collect, lake, calendars):
+    """KRX blocks, a bonus issue comes meanwhile, Naver has it in its prices and says nothing; then KRX is back."""
+    days = days_of(calendars, "KR", 20)
+    ex = days[10]
+    put(lake, "symbols", [share("005930", listed_shares=1_000_000, valid_from=days[0])])
+    true = {d: 1000.0 + 10 * (n % 3) for n, d in enumerate(days)}
+    traded = {d: true[d] * (1 if d >= ex else 1.2) for d in days}
+
+    def table(n):
+        before = traded[days[n - 1]] / (1.2 if days[n] == ex else 1) if n else traded[days[n]]
+        return [quote("005930", traded[days[n]], traded[days[n]] - before, volume=1000)]
+
+    with KrxServer() as server:
+        server.indices = {"KOSPI": [(d, 2500) for d in days], "KOSDAQ": [(d, 700) for d in days]}
+        server.quotes = {("KSQ", d): [quote("0126Z0", 500, 0, "KSQ")] for d in days}
+        server.quotes |= {("STK", days[n]): table(n) for n in range(20)}
+        collect(server, KrxVendor, datetime.combine(days[9], time(10), UTC), start=days[0])
+        server.charts = {"005930": [(d, *[true[d]] * 4, 1000) for d in days[:13]]}
+        collect(server, NaverVendor, datetime.combine(days[12], time(10), UTC), codes=["005930"])
+        assert closes(lake, "005930") == pytest.approx([true[d] for d in days[:13]], rel=0.006)
+        collect(server, KrxVendor, datetime.combine(days[16], time(10), UTC))
+    assert closes(lake, "005930") == pytest.approx([true[d] for d in days[:17]], rel=0.006)
+
+
+def test_a_share_of_which_the_door_lets_nothing_in_has_no_answer(collect, lake, calendars):
+    days = days_of(calendars, count=30)
+    put(lake, "symbols", [share("BAD", country="US", market="NASDAQ"), share("AAA", country="US", market="NASDAQ")])
+    upside_down = [(d, o, low, high, c, v) for d, o, high, low, c, v in rows_of(days)]
+    with YahooServer({"BAD": Share(upside_down), "AAA": Share(rows_of(days))}) as server:
+        for _ in range(4):  # more often than a session is looked for that the vendor does not have
+            outcome = collect(server, start=days[0])
+            assert outcome.details["fates"]["failed"] == 1
+        fate, reason = fates(lake, "run-3")["BAD"]
+        assert fate == "failed" and "high is below low" in reason
+        server.shares["BAD"].rows = rows_of(days)
+        collect(server, start=days[0])
+    assert len(closes(lake, "BAD")) == len(days)
+
+
+def test_a_past_day_is_repeated_from_a_vendor_whose_prices_are_as_of_now(collect, lake, calendars):
+    days = days_of(calendars, count=10)
+    put(lake, "symbols", [share("AAA", country="US", market="NASDAQ")])
+    with YahooServer({"AAA": Share(rows_of(days), last_trade=days[-1])}) as server:
+        outcome = collect(server, start=days[0], today=days[-3])
+    assert outcome.rows_rejected == 0 and len(closes(lake, "AAA")) == 8

@@ -10,12 +10,15 @@ from datetime import date
 import pytest
 from pyspark.sql import functions as F
 
+from sise.indicators.compute import compute_indicators
 from sise.lake import Lake
 from sise.prices.adjust import adjusted_prices
 from sise.prices.check import check_quality
 from sise.prices.collect import collect_prices
+from sise.prices.gaps import gaps
 from sise.prices.report import quality_report
 from sise.prices.symbols import collect_symbols
+from sise.reader import LakeReader
 from sise.sources.base import Request
 from tests.builders import ListSource, action, bar, put, share, walk
 
@@ -584,6 +587,24 @@ def test_a_session_without_any_bar_is_below_coverage(spark, lake, settings, cale
     assert outcome.details["coverage"] == {"KOSPI": 1.0}
     assert outcome.details["sessions_below_coverage"] == {"KOSPI": 1}
     assert any("on 1 sessions from 2024-03-05 to 2024-03-05" in line for line in outcome.lines)
+
+
+def test_a_session_that_no_run_collected_is_told_and_computed_over_only_with_a_word(
+    spark, lake, settings, calendars, registry
+):
+    """A night without a run: no later one asks for it by itself where files are collected."""
+    before = [bar("A1", day, 1000) for day in ("2024-03-04", "2024-03-05")]
+    outcome = collect(spark, lake, settings, calendars, before, [], [share("A1")])
+    assert outcome.details["sessions_without_bars"] == {}
+    outcome = collect(spark, lake, settings, calendars, [bar("A1", "2024-03-07", 1000)])
+    assert outcome.details["sessions_without_bars"] == {"KR": [date(2024, 3, 6)]}
+    computed = compute_indicators(spark, lake, registry, calendars)
+    told = [line for line in computed.lines if "2024-03-06" in line]
+    assert computed.details["sessions_without_bars"] == {"KR": [date(2024, 3, 6)]} and "reaches over the gap" in told[0]
+    collect(spark, lake, settings, calendars, [bar("A1", "2024-06-28", 1000)])
+    newest = {"KR": date(2024, 6, 28)}
+    assert len(gaps(lake.arrow, calendars, newest)["KR"]) == 19, "the last bar before lies further back than is looked"
+    assert gaps(LakeReader(lake.root), calendars, {"KR": date(2024, 3, 5)}) == {}
 
 
 def test_symbols_keep_a_row_for_each_change(spark, lake, settings, calendars):

@@ -135,3 +135,46 @@ def test_two_splits_of_which_one_is_real():
     applied = bars([c / 4 for c in flat(100)], DAYS[19])
     verdict = judge_answer(STORED, applied, [split(EX), split(DAYS[17], 0.5)], [])
     assert {a["ex_date"]: a["confirmed"] for a in verdict.actions} == {EX: True, DAYS[17]: False}
+
+
+@pytest.mark.parametrize("late", [1, 2, 3, 4])
+def test_a_history_that_is_rewritten_some_sessions_after_the_split(late):
+    """Nobody announced it: until then the vendor's history jumps, and those bars are stored. They are no correction."""
+    closes = [*flat(100, 15), *[c / 4 for c in flat(100, 5)]]
+    stored = bars(closes[: 15 + late], DAYS[14 + late])
+    answered = bars([c / 4 for c in flat(100)][: 16 + late], DAYS[15 + late])
+    answered[15:] = bars(closes[15 : 16 + late], DAYS[15 + late], DAYS[15:])
+    part = judge_answer(stored, answered[-6:], [], [], answered[-6]["date"])
+    assert part.whole and part.rewritten == pytest.approx(0.25)
+    whole = judge_answer(stored, answered, [], [], DAYS[0])
+    assert (whole.whole, whole.refuse_all, whole.rewritten) == (False, "", pytest.approx(0.25))
+
+
+def test_the_first_bar_of_an_overlap_may_have_been_corrected():
+    corrected = flat(100)
+    corrected[10] *= 1.1
+    assert judge_answer(STORED, bars(corrected, DAYS[19])[10:], [], [], DAYS[10]).whole, "which it is the whole tells"
+    whole = judge_answer(STORED, bars(corrected, DAYS[19]), [], [], DAYS[0])
+    assert (whole.whole, whole.refuse_all, whole.rewritten) == (False, "", None)
+
+
+@pytest.mark.parametrize(("factor", "move"), [(2 / 3, 0.78), (0.5, 0.6), (2 / 3, 1.4), (2.0, 0.55)])
+def test_a_split_that_the_overlap_shows_as_applied_is_applied_whatever_the_price_did_that_day(factor, move):
+    closes = [c * factor for c in flat(100, 15)] + [c * factor * move for c in flat(100, 5)]
+    verdict = judge_answer(STORED, bars(closes, DAYS[15])[11:16], [split(EX, factor)], [], DAYS[11])
+    assert verdict.actions[0]["confirmed"] and not (verdict.basis or verdict.refused or verdict.refuse_all)
+
+
+def test_another_vendor_s_bars_are_compared_as_they_were_traded():
+    traded = [bar | {"basis": bar["date"], "foreign": True} for bar in bars(flat(100, 15), START)]
+    adjusted = bars([c / 1.2 for c in flat(100)], DAYS[19])
+    part = judge_answer(traded, adjusted[11:], [], [], DAYS[11])
+    assert part.whole and part.rewritten == pytest.approx(1 / 1.2)
+    known = judge_answer(traded, adjusted[11:], [], [split(EX, 1 / 1.2)], DAYS[11])
+    assert (known.whole, known.refuse_all, known.rewritten) == (False, "", None)
+    mixed = [bar | {"close": bar["close"] * (1.5 if n % 2 else 1)} for n, bar in enumerate(adjusted)]
+    assert judge_answer(traded, mixed[11:], [], [], DAYS[11]).whole
+    whole = judge_answer(traded, mixed, [], [], DAYS[0])
+    assert not whole.refuse_all and whole.rewritten and not whole.whole, "all of one vendor fits together"
+    own = [{**bar, "foreign": False} for bar in traded]
+    assert "contradicts" in judge_answer(own, mixed, [], [], DAYS[0]).refuse_all

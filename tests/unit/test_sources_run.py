@@ -140,6 +140,8 @@ def test_what_is_only_quoted_is_asked_for_with_what_was_before(calendars):
     assert wider(ask, known, calendar, SETTINGS).first == calendar.back(quoted, 4)
     assert wider(ask, Held(calendar.back(quoted, 1), LAST, open=quoted), calendar, SETTINGS).first < quoted
     assert wider(ask, Held(known.first, LAST), calendar, SETTINGS) == ask == wider(ask, None, calendar, SETTINGS)
+    paused = Held(known.first, calendar.back(LAST, 8))
+    assert wider(ask, paused, calendar, SETTINGS).first == calendar.back(LAST, 11), "nobody asked for eight sessions"
 
 
 def test_what_a_market_lacks(calendars):

@@ -33,6 +33,7 @@ from sise.indicators.tails import read_bars
 from sise.lake import Lake, Rows
 from sise.ops.outcome import Outcome
 from sise.prices.adjust import adjusted_prices
+from sise.prices.gaps import tell_gaps
 from sise.session import Hold, described, small_plans
 
 __all__ = ["all_bars", "compute_indicators"]
@@ -327,7 +328,9 @@ def compute_indicators(
         raise UsageError("--full and --rebuild-from exclude each other: a full rebuild has every date")
     run = _Run(spark, lake, registry, calendars)
     with run.hold:
-        return _choose(run, progress_of(lake), full, rebuild_from)
+        outcome = _choose(run, progress_of(lake), full, rebuild_from)
+    tell_gaps(lake.arrow, calendars, outcome.details.get("as_of", {}), outcome)
+    return outcome
 
 
 def _choose(run: _Run, done: Progress | None, full: bool, rebuild_from: date | None) -> Outcome:

@@ -54,7 +54,8 @@ class Chunk:
 
 def chunk_of(lake: Lake, vendor: Vendor, kept: Sequence[Kept]) -> Chunk:
     """The answers as one source. Those of a vendor that rewrites its history (``rebased``) are compared with the stored
-    one; a bar of one that is asked share by share came with today's market, and gets the one of its own day."""
+    one, whoever it is from; a bar of one that is asked share by share came with today's market, and gets the one of its
+    own day."""
     table, todays_market = _latest(kept), vendor.by != "market-day"
     if todays_market:
         table = _dated_markets(lake, table)
@@ -150,11 +151,12 @@ def _judge(lake: Lake, chunk: Chunk, kept: Sequence[Kept]) -> None:
     wanted = F.broadcast(lake.spark.createDataFrame(shares, "country string, symbol string"))
     on = ["country", "symbol"]
     columns = [*on, "date", "close", "volume", "basis", "provisional"]
-    prices = lake.read("prices").where(F.col("source") == chunk.name).join(wanted, on=on, how="left_semi")
+    prices = lake.read("prices").join(wanted, on=on, how="left_semi")
+    prices = prices.withColumn("foreign", F.col("source") != chunk.name)
     first = {
         (r["country"], r["symbol"]): r["first"] for r in prices.groupBy(*on).agg(F.min("date").alias("first")).collect()
     }
-    stored = _by_share(prices.where(F.col("date").between(low, high)).select(*columns).toArrow())
+    stored = _by_share(prices.where(F.col("date").between(low, high)).select(*columns, "foreign").toArrow())
     known = _by_share(lake.read("actions").join(wanted, on=on, how="left_semi").toArrow())
     given = _grouped(chunk.action_rows)
     asked_from: dict[tuple[str, str | None], date] = {}

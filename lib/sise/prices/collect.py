@@ -16,6 +16,7 @@ from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
 from sise.prices.coverage import sessions_of, tell_coverage
+from sise.prices.gaps import tell_gaps
 from sise.prices.quality import check_bars, rejected_rows, rounding_of, with_flags
 from sise.session import Hold, described
 from sise.settings import Settings
@@ -77,7 +78,8 @@ class _Collection:
         first = request.start or min(calendar.days[0] for calendar in self.calendars.values())
         sessions = self.hold(sessions_of(self.spark, self.calendars, first, max(today.values())))
         with described(self.spark, f"prices: read and check bars from {self.source.name}"):
-            checked = self.hold(check_bars(self.source.bars(self.spark, request), sessions, today))
+            bars = self.source.bars(self.spark, request)
+            checked = self.hold(check_bars(bars, sessions, today, _newest_basis(today, self.calendars)))
             outcome.rows_in, outcome.rows_rejected, low, high, references = checked.agg(
                 F.count(F.lit(1)),
                 F.count("reason"),
@@ -102,6 +104,7 @@ class _Collection:
             if coverage:
                 floor = self.settings.coverage_floor
                 tell_coverage(self.spark, self.lake, self.calendars, low, high, floor, outcome)
+                tell_gaps(self.lake.arrow, self.calendars, dict.fromkeys(self.calendars, high), outcome)
         outcome.details |= {"actions": actions_new, "index_rows": index_rows}
         outcome.summarize_rejected()
         outcome.say(
@@ -118,6 +121,11 @@ class _Collection:
             if rest := self.outcome.rows_rejected - sum(told.values()):
                 told["for other reasons, each of them in prices_rejected"] = rest
             self.outcome.details["rejected"] = told
+            refused = F.count("reason") == F.count(F.lit(1))
+            shares = checked.groupBy("country", "symbol").agg(refused.alias("all"), F.max("reason").alias("why"))
+            self.outcome.turned_away = {
+                f"{row['country']}:{row['symbol']}": row["why"] for row in shares.where("all").collect()
+            }
 
     def _merge(self, good: DataFrame, low: date, high: date, again: _Again, *, references: bool) -> int:
         """Finds actions, sets flags over new and neighbouring bars, merges. Returns the number of actions found.
@@ -176,6 +184,11 @@ class _Collection:
             found = stamped(judged.where(F.col("kind").isNotNull()).drop("takes_back", "date"), self.source.name)
             gone = judged.where("takes_back").withColumn("kind", F.lit("unknown")).withColumn("ex_date", F.col("date"))
             return self.lake.merge("actions", found, deletes=gone)
+
+
+def _newest_basis(today: Mapping[str, date], calendars: Mapping[str, Calendar]) -> dict[str, date]:
+    """Where a past day is repeated (SISE_TODAY) a vendor that adjusts gives prices as of the real one."""
+    return {country: max(day, calendars[country].today()) for country, day in today.items()}
 
 
 def _if_good(column: str):  # type: ignore[no-untyped-def]

@@ -19,6 +19,7 @@ from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
+from sise.prices.gaps import tell_gaps
 from sise.prices.questions import SMALL_TABLE, Questions, Wanted
 from sise.session import beside, described, small_plans
 from sise.sources.asks import Answer, Ask, Quoting, Vendor
@@ -113,7 +114,7 @@ class _Gathering:
         """The questions that are left where a vendor quotes many shares at once. What it quotes is one session, without
         those before it to compare: it is taken of shares for which a day has no time, each in its turn."""
         if not isinstance(self.vendor, Quoting):
-            return asks
+            return self.questions.charts(asks)
         left = set(asks)
         try:
             for ask, answer in self.vendor.quoted(self.questions.quotable, self.questions.closes()):
@@ -173,12 +174,15 @@ class _Gathering:
                 self.spark, self.lake, chunk, Request(), self.settings, self.calendars, coverage=False
             )
         self.ledger.merged([k.id for k in kept])
-        self.ledger.doubt(chunk.doubted)
+        # A share of which the door let nothing in has no answer either, and is to be asked for again.
+        doubted = {key: f"refused: {why}" for key, why in part.turned_away.items() if key in {k.ask.key for k in kept}}
+        doubted |= chunk.doubted
+        self.ledger.doubt(doubted)
         self.ledger.bind(self.lake.identity("prices"))
         self._add(part)
         self.again += chunk.again
-        doubted = len(chunk.doubted.keys() - set(chunk.again))
-        self.fates.update({Fate.FAILED: doubted, Fate.OK: -len(chunk.doubted)} if chunk.doubted else {})
+        failed = len(doubted.keys() - set(chunk.again))
+        self.fates.update({Fate.FAILED: failed, Fate.OK: -len(doubted)} if doubted else {})
         for key, note in sorted(chunk.noted.items())[:50]:
             self.outcome.say(f"{key}: {note}")
 
@@ -205,6 +209,7 @@ class _Gathering:
         if self.dates:
             span, floor = (min(self.dates), max(self.dates)), self.settings.coverage_floor
             tell_coverage(self.spark, self.lake, self.calendars, *span, floor, self.outcome)
+            tell_gaps(self.lake.arrow, self.calendars, dict.fromkeys(self.calendars, span[1]), self.outcome)
 
     def _summarize(self, asked: int, ended: VendorError | None) -> None:
         out, self.fates = self.outcome, +self.fates

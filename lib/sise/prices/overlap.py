@@ -25,6 +25,8 @@ _NEAR = 0.2
 _SMALL = 0.35
 _SAME_SPLIT_DAYS = 10
 _MOST_SPLITS = 6
+# So many bars of before a split decide whether the vendor has applied it; its own prices may have moved that day.
+_PROOF = 2
 
 Bar = Mapping[str, Any]
 
@@ -53,9 +55,9 @@ def judge_answer(
     known: Iterable[Mapping[str, Any]],
     asked_from: date | None = None,
 ) -> Verdict:
-    """One share: ``stored`` and ``answered`` are bars (date, close, volume, basis, provisional), ``actions`` the
-    answer's own, ``known`` the lake's; ``asked_from``: the first day asked for (None: the answer's first). Both sides
-    are of the same vendor's kind of prices."""
+    """One share: ``stored`` and ``answered`` are bars (date, close, volume, basis, provisional; ``foreign``: another
+    vendor's), ``actions`` the answer's own, ``known`` the lake's; ``asked_from``: the first day asked for (None: the
+    answer's first)."""
     known = [a for a in known if a.get("factor") and a["kind"] != "dividend"]
     dated = {(a["ex_date"], a["kind"]): a for a in known}
     verdict = Verdict()
@@ -76,13 +78,16 @@ def judge_answer(
     overlap = [(before[b["date"]], b) for b in answered if b["date"] in before and b["volume"] > 0 and b["close"] > 0]
     answers = {_id(split) for split in (*splits, *settled)}
     confirmed = [a for a in known if a["confirmed"] and _id(a) not in answers]
+    proved: set[tuple[date, str]] = set()
     if overlap:
-        _compare(overlap, splits, settled, doubles, confirmed, stored, answered, asked_from, verdict)
+        overlap.sort(key=lambda pair: pair[0]["date"])
+        proved = _compare(overlap, splits, settled, doubles, confirmed, stored, answered, asked_from, verdict)
     else:
         for split in (s for s in splits if _id(s) in doubles):
             _doubt(split, doubles[_id(split)], verdict)
     if not verdict.refuse_all:
-        _look_inside(answered, [s for s in (*splits, *settled) if s["confirmed"]], verdict)
+        unseen = [s for s in (*splits, *settled) if s["confirmed"] and _id(s) not in proved]
+        _look_inside(answered, unseen, verdict)
     verdict.actions += splits
     return verdict
 
@@ -135,7 +140,9 @@ def _compare(
     answered: Sequence[Bar],
     asked_from: date | None,
     verdict: Verdict,
-) -> None:
+) -> set[tuple[date, str]]:
+    """The splits that the overlap has decided about. ``overlap``: in the order of the days."""
+
     def off(events: Sequence[Mapping[str, Any]]) -> list[float]:
         return [new["close"] / old["close"] / _expected(old, new, events) for old, new in overlap]
 
@@ -154,31 +161,51 @@ def _compare(
                     _doubt(split, doubles.get(_id(split), "the same split as another, served twice"), verdict)
                 elif not _leave_unapplied(split, answered, verdict):
                     _doubt(split, "the prices before it do not show it", verdict)
-            return
+            return {_id(s) for s in all_ if sum(_expected(*pair, [s]) != 1 for pair in overlap) >= _PROOF}
     ratios = off([*known, *believed])
-    middle = sorted(ratios)[len(ratios) // 2]
+    step = _step(ratios)
+    middle = step or sorted(ratios)[len(ratios) // 2]
     shown = (
         f"the vendor's history is the stored one × {middle:.4g} over {len(ratios)} sessions, and no split explains it"
     )
-    if not _mostly_one([ratio / middle for ratio in ratios]) or (len(ratios) == 1 and abs(log(middle)) < _SMALL):
-        if len(ratios) == 1:  # one bar that differs a little is a correction
-            return
-        verdict.refuse_all = (
+    first, oldest = min(bar["date"] for bar in answered), min(bar["date"] for bar in stored)
+    everything = (asked_from or first) <= oldest
+    if step is None and not _mostly_one([ratio / middle for ratio in ratios]):
+        shown = (
             f"contradicts the stored history: × {min(ratios):.4g} to × {max(ratios):.4g} over {len(ratios)} sessions"
         )
-        return
+        if not any(old.get("foreign") for old, _ in overlap):
+            verdict.refuse_all = shown
+            return set()
+        # Vendors differ in what they adjust to: all of one of them fits together.
+        shown += ", some of which are another vendor's"
+    elif len(ratios) == 1 and abs(log(middle)) < _SMALL:
+        return set()  # one bar that differs a little is a correction
     verdict.rewritten = middle
     verdict.notes.append(shown)
-    first, oldest = min(bar["date"] for bar in answered), min(bar["date"] for bar in stored)
-    if (asked_from or first) > oldest:
+    if not everything:
         verdict.whole, verdict.refuse_all = True, f"{shown}: the whole history is asked for"
     elif first > oldest:  # all was asked for: the vendor has no more, and asking again would bring no more
         verdict.seam = first
         verdict.notes.append(f"the bars before {first} are of the old history, which the vendor no longer has")
+    return set()
+
+
+def _step(ratios: Sequence[float]) -> float | None:
+    """By what all bars up to some session differ, if those after it do not: a split that came into the history later
+    than its own bars."""
+    off = [abs(ratio - 1) > _TOLERANCE for ratio in ratios]
+    count = off.index(False) if False in off else 0
+    if not count or any(off[count:]):
+        return None
+    middle = sorted(ratios[:count])[count // 2]
+    return middle if all(abs(ratio / middle - 1) <= _TOLERANCE for ratio in ratios[:count]) else None
 
 
 def _mostly_one(ratios: Sequence[float]) -> bool:
-    """All but a few are 1: a bar that was corrected is no other history."""
+    """All but a few are 1: a bar that was corrected is no other history; the first ones all off by the same are."""
+    if _step(ratios) is not None:
+        return False
     good = sum(abs(ratio - 1) <= _TOLERANCE for ratio in ratios)
     return good == len(ratios) or good >= max(3, 0.6 * len(ratios))
 

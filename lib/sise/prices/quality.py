@@ -28,12 +28,15 @@ _PRICES = ("open", "high", "low", "close")
 _TOP_PRICE, _TOP_ADJUSTED, _TOP_VOLUME = 1e9, 1e15, 1e13
 
 
-def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) -> DataFrame:
+def check_bars(
+    bars: DataFrame, sessions: DataFrame, today: Mapping[str, date], newest_basis: Mapping[str, date] | None = None
+) -> DataFrame:
     """Adds ``reason`` (null for a bar that may enter) and ``rounded`` to rows of sources.base.BARS.
 
     ``sessions``: (country, date) of every session that can occur. ``today``: per country; later bars are from the
-    future. Of rows that are equal to the letter one stays, with the value and the reference that one of them has;
-    rows of one key that differ are all refused, since nothing tells which is true.
+    future, and so is a basis later than ``newest_basis`` (default: ``today``). Of rows that are equal to the letter one
+    stays, with the value and the reference that one of them has; rows of one key that differ are all refused, since
+    nothing tells which is true.
     """
     calendar = F.broadcast(sessions.select("country", "date").distinct().withColumn("_session", F.lit(True)))
     rows = bars.join(calendar, on=["country", "date"], how="left")
@@ -64,7 +67,7 @@ def check_bars(bars: DataFrame, sessions: DataFrame, today: Mapping[str, date]) 
         F.when(F.col("date").isNull(), F.lit("date is missing")),
         _future(today),
         _not_a_session(),
-        _bad_numbers(today),
+        _bad_numbers(newest_basis or today),
         _bad_order(),
         F.when(
             complete & (F.col("_copies") > 1) & ~F.col("_same"),
@@ -102,7 +105,7 @@ def _said(column: str, what: str) -> Column:
     return F.concat(F.lit(f"{column} "), F.col(column).cast("string"), F.lit(f" {what}"))
 
 
-def _bad_numbers(today: Mapping[str, date]) -> Column:
+def _bad_numbers(newest_basis: Mapping[str, date]) -> Column:
     """Why a number cannot be: missing, not finite, not positive, absurd. A day without trade needs its close."""
     checks = [F.when(F.col("close").isNull(), F.lit("close is missing"))]
     checks.append(F.when(F.col("volume").isNull(), F.lit("volume is missing")))
@@ -121,7 +124,7 @@ def _bad_numbers(today: Mapping[str, date]) -> Column:
         checks.append(F.when(traded & F.col(column).isNull(), F.lit(f"{column} is missing on a traded bar")))
         checks.append(F.when(traded & (F.col(column) <= 0), _said(column, "is not positive on a traded bar")))
     checks.append(F.when(F.col("basis") < F.col("date"), F.lit("basis is before the bar's own date")))
-    limit = by_country(today, "date")
+    limit = by_country(newest_basis, "date")
     checks.append(F.when(F.col("basis") > limit, _said("basis", "is in the future")))
     return F.coalesce(*checks)
 

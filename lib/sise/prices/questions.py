@@ -90,7 +90,9 @@ class Questions:
         return asks
 
     def charts(self, asks: Iterable[Ask]) -> list[Ask]:
-        """The questions as a vendor that quotes is asked them one by one: with what is only quoted so far."""
+        """The questions as a vendor is asked them one by one: one that rewrites its history with some stored bars."""
+        if not self.vendor.rebased:
+            return list(asks)
         return [wider(ask, self.held.get(ask.key), self.calendars[ask.country], self.settings) for ask in asks]
 
     def _turns(self, planned: Sequence[Ask]) -> set[Ask]:

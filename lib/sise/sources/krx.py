@@ -7,10 +7,8 @@ taken before it turns errors into empty frames and volumes into 32 bits.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from sise.sources.asks import Answer, Ask, bars_table
 from sise.sources.http import Edge, RequestsSession, json_of
 from sise.sources.outcome import Failed, Fate, Refused, VendorError
 from sise.sources.plan import final_at
+from sise.sources.quiet import silent
 from sise.sources.secrets import secret
 from sise.sources.settings import SourceSettings
 
@@ -195,7 +194,7 @@ class _Login:
         if self._modules is None:
             self._modules = pykrx_through(self.edge, self.settings)
         auth = self._modules.auth
-        with _silent() as said:
+        with silent() as said:
             session = auth.KRXSession()
             good = session.refresh(name, word)
         if not good:
@@ -222,7 +221,7 @@ def pykrx_through(edge: Edge, settings: SourceSettings) -> SimpleNamespace:
     """pykrx with its requests through ``edge``; imported so that it neither logs in nor prints."""
     hidden = {name: os.environ.pop(name) for name in ("KRX_ID", "KRX_PW") if name in os.environ}
     try:
-        with _silent():
+        with silent():
             from pykrx.website.comm import auth, webio
     finally:
         os.environ.update(hidden)
@@ -249,7 +248,7 @@ def _judge(edge: Edge, response: requests.Response) -> None:
 def table_of(fetch: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What pykrx makes of the answer; an answer of another form is a failure, never an empty table."""
     try:
-        with _silent():
+        with silent():
             return fetch()
     except (KeyError, TypeError, AttributeError, ValueError) as problem:
         raise Failed(f"KRX's answer has another form than known ({type(problem).__name__}: {problem})") from problem
@@ -274,11 +273,3 @@ def _unreadable(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.Series:
 
 def _plain(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[io.StringIO]:
-    """What pykrx prints (the login ID among it) goes nowhere."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        yield said

@@ -17,6 +17,8 @@ __all__ = ["as_quoted", "take_turns", "wider"]
 
 # So many parts of a market for each session that is looked at again.
 _FINE = 4
+# So few stored sessions tell a rewritten history from a bar that was corrected.
+_FINAL = 3
 
 
 def take_turns(
@@ -51,11 +53,12 @@ def as_quoted(ask: Ask) -> Ask:
 
 
 def wider(ask: Ask, held: Held | None, calendar: Calendar, settings: SourceSettings) -> Ask:
-    """The question with the sessions that are only quoted so far, and so many before them that were not: a history that
-    the vendor has rewritten shows there."""
-    if ask.kind != "bars" or ask.symbol is None or held is None or held.open is None:
+    """The question to a vendor that rewrites its history, with some sessions that are stored and final: there it shows,
+    however long nobody asked. Those that are only quoted so far come, too."""
+    if ask.kind != "bars" or ask.symbol is None or held is None:
         return ask
-    first = calendar.back(held.open, settings.recheck_sessions - 1)
+    final = held.last if held.open is None else calendar.back(held.open, 1)
+    first = calendar.back(final, max(settings.recheck_sessions - 1, _FINAL) - 1)
     return replace(ask, first=min(ask.first, max(held.first, first)))
 
 

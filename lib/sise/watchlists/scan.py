@@ -16,6 +16,7 @@ from sise.errors import ConfigError, InputError
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
+from sise.prices.gaps import tell_gaps
 from sise.prices.symbols import newest_listing
 from sise.session import Hold, described, small_plans
 from sise.settings import Settings
@@ -68,6 +69,7 @@ def scan_watchlists(
             hold,
             newest=day is None,
         )
+    tell_gaps(lake.arrow, calendars, days, outcome)
     return outcome
 
 

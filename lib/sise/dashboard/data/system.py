@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from sise.calendars import Calendar
+from sise.calendars import COUNTRIES, Calendar
 from sise.dashboard.data.names import listing
 from sise.dashboard.data.view import LakeView
 from sise.dashboard.live import Live
+from sise.prices.gaps import gaps
 
-__all__ = ["Streams", "backup", "coverage", "latency", "quality", "rejected", "runs", "tables"]
+__all__ = ["Streams", "backup", "coverage", "latency", "missed", "quality", "rejected", "runs", "tables"]
 
 _RUN = ["run_id", "job", "status", "started_at", "seconds", "rows_in", "rows_out", "rows_rejected", "error"]
 
@@ -48,7 +49,7 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
         listed = listing(view)
         listed = listed[listed["active"].astype("boolean").fillna(True) & listed["market"].notna()]
         states = view.read("live_state", ["country", "as_of", "valid_session"])
-        for country in ("KR", "US"):
+        for country in COUNTRIES:
             newest = _newest(view, pc.field("country") == country)
             bars: dict[str, int] = {}
             covered: dict[str, int] = {}
@@ -81,6 +82,16 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
 
     key = ("coverage", tuple(sorted(today.items())))
     return view.memo(["prices", "symbols", "universe", "live_state"], key, build)
+
+
+def missed(view: LakeView, calendars: Mapping[str, Calendar]) -> dict[str, list[date]]:
+    """Of each country the recent sessions without any bar, while there are later ones (prices/gaps.py)."""
+
+    def build() -> dict[str, list[date]]:
+        newest = {country: _newest(view, pc.field("country") == country) for country in COUNTRIES}
+        return gaps(view.reader, calendars, {country: day for country, day in newest.items() if day is not None})
+
+    return view.memo(["prices"], "gaps", build)
 
 
 def _newest(view: LakeView, of: pc.Expression) -> date | None:

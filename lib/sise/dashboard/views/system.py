@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from sise.dashboard.context import Here
-from sise.dashboard.data.system import backup, coverage, latency, quality, rejected, runs, tables
+from sise.dashboard.data.system import backup, coverage, latency, missed, quality, rejected, runs, tables
 from sise.dashboard.formats import ago, escaped
 from sise.dashboard.parts import column, empty, grid, records, strip
 from sise.errors import SiseError
@@ -140,6 +140,11 @@ def _data(here: Here) -> None:
             low = rows[rows["coverage"] < here.settings.coverage_floor]
             if len(low):
                 st.warning(words("sys.low", markets=", ".join(low["market"])))
+            if len(late := rows[rows["sessions_behind"] > 1]):  # of today's there may be none yet
+                st.warning(words("sys.late", markets=", ".join(late["market"])), icon=":material/history:")
+            for country, lacking in missed(here.view, here.shared.calendars).items():
+                named = ", ".join(map(str, lacking))
+                st.warning(words("sys.gap", country=country, days=named), icon=":material/event_busy:")
     with right:
         st.subheader(words("sys.tables"), anchor=False)
         rows = tables(here.view)

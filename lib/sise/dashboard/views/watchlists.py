@@ -58,7 +58,7 @@ def _today(here: Here) -> None:
     if chosen is None:
         empty(words("lists.pick"))
         return
-    _tell_days(here, rows, day)
+    _tell_days(here, rows, day, newest=day == max(days))
     mine = rows[rows["list"] == chosen]
     if market:
         mine = mine[mine["market"].isin(market)]
@@ -72,10 +72,14 @@ def _today(here: Here) -> None:
     _membership(here, mine)
 
 
-def _tell_days(here: Here, rows: pd.DataFrame, day: date) -> None:
-    """Which session each country's entries are of: none has to be the chosen one."""
+def _tell_days(here: Here, rows: pd.DataFrame, day: date, newest: bool) -> None:
+    """Which session each country's entries are of: none has to be the chosen one. Of the newest, whether the indicators
+    have moved on."""
     words = here.words
     of = {str(country): max(part["date"]) for country, part in rows.groupby("country")}
+    for country, as_of in sorted(_as_of(here).items()) if newest else ():
+        if country in of and of[country] < as_of:
+            st.warning(words("lists.stale", country=country, last=of[country], as_of=as_of), icon=":material/history:")
     if set(of.values()) <= {day}:
         return
     st.caption(words("lists.of", days=" · ".join(f"{country} {last}" for country, last in sorted(of.items()))))
@@ -115,7 +119,16 @@ def _page(here: Here, mine: pd.DataFrame, chosen: str) -> pd.DataFrame:
     return mine.iloc[first : first + _PAGE].reset_index(drop=True)
 
 
+def _as_of(here: Here) -> dict[str, date]:
+    """The session that live_state is of, by country."""
+    states = here.view.read("live_state", ["country", "as_of"])
+    return {str(country): max(days) for country, days in states.groupby("country")["as_of"]}
+
+
 def _levels(here: Here, shown: pd.DataFrame) -> tuple[dict[str, list[Level]], bool]:
+    """Of the entries of live_state's own session: beside another day's close its levels would tell nothing."""
+    as_of = _as_of(here)
+    shown = shown[[as_of.get(c) == day for c, day in zip(shown["country"], shown["date"], strict=True)]]
     shares = list(shown["country"] + ":" + shown["symbol"])
     return levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
 
