@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from sise.begun import died
 from sise.errors import ConfigError, InputError, SiseError
 from sise.reader import LakeReader
 from sise.services_cli import services
@@ -70,6 +71,8 @@ def status(runs: Annotated[int, typer.Option(help="how many of the last runs to 
         last = reader.rows("runs", columns).sort_by([("started_at", "descending")]).slice(0, runs)
         started = [value.strftime("%Y-%m-%d %H:%M:%S") for value in last["started_at"].to_pylist()]
         _print("Last runs (UTC)", last.set_column(0, "started", pa.array(started)))
+    for run in died(settings):
+        console().print(f"{run['job']}, begun {run['started_at']:%Y-%m-%d %H:%M:%S}: {run['error']}")
 
 
 @app.command()

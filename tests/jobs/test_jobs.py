@@ -191,6 +191,10 @@ def test_a_job_killed_in_the_middle_leaves_the_last_good_state(batch, tmp_path):
     assert [(name, rows) for name, rows, _, _ in LakeReader(str(lake)).overview() if name != "runs"] == before
     code, record, _ = run(lake, "compute_indicators", "--full")
     assert code == 0 and record["rows_out"] == dict(before)["indicators"]
+    killed = [row for row in LakeReader(str(lake)).rows("runs").to_pylist() if "killed" in (row["error"] or "")]
+    assert [(row["job"], row["status"], dict(row["arguments"])["full"]) for row in killed] == [
+        ("compute_indicators", "failed", "True")
+    ]
     assert [(name, rows) for name, rows, _, _ in LakeReader(str(lake)).overview() if name != "runs"] == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -230,6 +231,32 @@ def test_another_checkouts_redis_is_not_ours(services, alone):
         start(replace(alone, redis_port=services.redis_port), ["redis"])
     stop(replace(alone, redis_port=services.redis_port))
     assert all(s.healthy for s in status(services))
+
+
+def test_a_copy_of_the_folder_does_not_own_the_original_s_servers(alone):
+    start(alone, ["redis"])
+    copy = replace(alone, local=alone.local.parent / "copy")
+    shutil.copytree(alone.local, copy.local)
+    assert stop(copy, ["redis"])[0].detail == "was not running"
+    with pytest.raises(ServiceError, match="redis-server"):
+        start(copy, ["redis"])
+    assert next(s for s in status(alone) if s.name == "redis").healthy
+    moved = replace(alone, local=alone.local.parent / "moved")
+    alone.local.rename(moved.local)
+    assert "stopped" in stop(moved, ["redis"])[0].detail, "it is the same one, elsewhere"
+
+
+def test_a_full_disk_leaves_no_server_that_nobody_knows(alone, monkeypatch):
+    started = []
+
+    def full(record, path):
+        started.append(record)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Record, "write", full)
+    with pytest.raises(ServiceError, match=r"No space left.*SISE_LOCAL"):
+        start(alone, ["redis"])
+    assert len(started) == 1 and not started[0].alive()
 
 
 def test_a_pid_that_somebody_else_has_by_now_is_never_killed(alone):

@@ -10,6 +10,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from sise.begun import Begun, told_once
 from sise.calendars import COUNTRIES, Calendar
 from sise.console import tell
 from sise.errors import SiseError, UsageError
@@ -91,17 +93,19 @@ def run_job(
     started, clock = datetime.now(UTC), time.monotonic()
     run_id = f"{job}-{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
     outcome, context, error, code = Outcome(), None, None, 0
+    begun: Begun | None = None
     try:
         args = parser.parse_args(argv)
         context = Context(Settings.from_env(), args, job, run_id)
         if spark:
+            begun = Begun(context.settings, run_id, job, _arguments(args), started)
             context.spark  # noqa: B018 - opened here, so that what fails later is recorded
         outcome = work(context)
         error, code = (outcome.failed, 1) if outcome.failed else (None, 0)
     except SiseError as problem:
         error, code = str(problem), 2 if isinstance(problem, UsageError) else 1
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
-        error, code = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}", 1
+        error, code = _said(problem), 1
         tell(redact(traceback.format_exc()))
     error = redact(error) if error else None
     seconds = round(time.monotonic() - clock, 3)
@@ -117,11 +121,15 @@ def run_job(
         "details": {**outcome.details, "steps": dict(STEPS)},
     }
     recorded = context is not None and "spark" in vars(context)
+    if begun is not None and not recorded:
+        begun.ended()
     if context is not None and recorded:
         try:
             _append(context, record, outcome, started)
+            if begun is not None:
+                begun.ended()
         except Exception as problem:
-            said = f"the run could not be recorded in {context.settings.lake}/runs: {str(problem).splitlines()[0]}"
+            said = f"the run could not be recorded in {context.settings.lake}/runs: {_said(problem)}"
             error, code = redact(error or said), code or 1
             record |= {"status": "failed", "error": error}
             tell(redact(f"{job}: {said}"))
@@ -135,19 +143,41 @@ def run_job(
     return code
 
 
+def _arguments(args: argparse.Namespace) -> dict[str, str]:
+    return {k: str(v) for k, v in vars(args).items() if v is not None}
+
+
+def _said(problem: BaseException) -> str:
+    """What went wrong, in a line; of an error of the JVM the innermost cause, which is what somebody can act on."""
+    name, text = type(problem).__name__, str(problem)
+    with suppress(Exception):  # the JVM may be gone
+        java = getattr(problem, "java_exception", None)
+        while java is not None:
+            name, text = java.getClass().getSimpleName(), java.getMessage() or text
+            java = java.getCause()
+    said = f"{name}: {next(iter(text.strip().splitlines()), '')}"
+    if name.startswith("Concurrent"):  # Delta's words for it
+        said += " (another run wrote the same table meanwhile: run this one again)"
+    return said
+
+
 def _append(context: Context, record: Mapping[str, object], outcome: Outcome, started: datetime) -> None:
-    arguments = {k: str(v) for k, v in vars(context.args).items() if v is not None}
     row = {
         **{
             k: record[k]
             for k in ("run_id", "job", "status", "seconds", "rows_in", "rows_out", "rows_rejected", "error")
         },
-        "arguments": arguments,
+        "arguments": _arguments(context.args),
         "started_at": started,
         "finished_at": datetime.now(UTC),
         "versions": dict(outcome.versions),
         "details": redact(json.dumps(record["details"], default=str, ensure_ascii=False)),
     }
     lake = Lake(context.spark, context.settings.lake)  # without the registry, which may be what failed
-    maps = {name: list(value.items()) for name, value in row.items() if isinstance(value, dict)}
-    lake.arrow.append("runs", pa.Table.from_pylist([row | maps], lake.arrow.schema("runs")))
+    with told_once(context.settings) as left:
+        rows = [{name: _of_map(one.get(name)) for name in row} for one in (row, *left)]
+        lake.arrow.append("runs", pa.Table.from_pylist(rows, lake.arrow.schema("runs")))
+
+
+def _of_map(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, dict) else value

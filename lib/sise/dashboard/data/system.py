@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from sise.begun import died
 from sise.calendars import COUNTRIES, Calendar
 from sise.dashboard.data.names import listing
 from sise.dashboard.data.view import LakeView
@@ -27,8 +28,11 @@ _RUN = ["run_id", "job", "status", "started_at", "seconds", "rows_in", "rows_out
 
 
 def runs(view: LakeView, last: int = 50) -> pd.DataFrame:
-    """The last runs, newest first, as the table has them; arguments as one text."""
-    rows = view.frame("runs", [*_RUN, "arguments"]).sort_values("started_at", ascending=False).head(last)
+    """The last runs, newest first, as the table has them, and those that died since; arguments as one text."""
+    rows = view.frame("runs", [*_RUN, "arguments"])
+    if left := died(view.settings):
+        rows = pd.concat([rows, pd.DataFrame(left).reindex(columns=rows.columns)], ignore_index=True)
+    rows = rows.sort_values("started_at", ascending=False).head(last)
     said = [" ".join(f"{k}={v}" for k, v in dict(pairs or ()).items() if v != "[]") for pairs in rows["arguments"]]
     return rows.assign(arguments=said).reset_index(drop=True)
 

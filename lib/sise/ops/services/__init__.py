@@ -7,6 +7,7 @@ SISE_POSTGRES_URL) is asked how it is and otherwise left alone. Everything they 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -101,6 +102,13 @@ def _ours() -> Iterator[None]:
             f"{problem.filename} belongs to another user: run this as the one who ran 'make up' first, "
             "or point SISE_LOCAL at a folder of your own"
         ) from problem
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = problem.filename or "the folder of SISE_LOCAL"
+        raise ServiceError(
+            f"{where} cannot be written ({problem.strerror}): make room there, or point SISE_LOCAL at another folder"
+        ) from problem
 
 
 def _running(service: Service) -> Record | None:
@@ -171,6 +179,8 @@ def _settled(service: Service) -> Status:
         state = _look(service)
         if state.healthy or not state.running:
             return state
+        if service.lacks:
+            raise ServiceError(f"{service.title} runs as pid {state.pid}, and {service.lacks}")
         if time.monotonic() > until:
             raise _failure(service, f"runs as pid {state.pid} and does not answer ({state.detail})")
         time.sleep(0.05)

@@ -73,6 +73,11 @@ class Service(ABC):
     def probe(self) -> str:
         """Asks the server for something real and returns its version; raises if it does not answer."""
 
+    @property
+    def lacks(self) -> str:
+        """Without what it will never be healthy while it runs, and the remedy; empty: nothing."""
+        return ""
+
     def logs(self) -> list[Path]:
         """Where to look when it does not come up."""
         return [self.log]

@@ -52,6 +52,13 @@ class Postgres(Service):
     def ports(self) -> dict[str, int]:
         return {"SISE_POSTGRES_PORT": self.settings.postgres_port}
 
+    @property
+    def lacks(self) -> str:
+        file = self.settings.postgres_password_file
+        return (
+            "" if file.is_file() else f"its password, {file}, is missing: 'make down' and then 'make up' make a new one"
+        )
+
     def prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         if not self.data.is_dir():

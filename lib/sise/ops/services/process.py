@@ -68,15 +68,18 @@ def birth(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Record:
-    """A process we started: which, when it was born, and the ports it was given, by setting."""
+    """A process we started: which, when it was born, the ports it was given, by setting, and the folder of its pid
+    file."""
 
     pid: int
     born: str
     ports: Mapping[str, int]
+    home: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record at ``path`` if its process still runs. A stale or broken file is removed."""
+        """The record at ``path`` if its process still runs. A stale or broken file is removed, and one that came here
+        with a copy of the folder: the process is the other one's."""
         try:
             record = cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -84,7 +87,8 @@ class Record:
         except (ValueError, TypeError):
             path.unlink()
             return None
-        if record.alive():
+        copied = record.home not in ("", str(path.parent)) and (Path(record.home) / path.name).is_file()
+        if record.alive() and not copied:
             return record
         path.unlink(missing_ok=True)
         return None
@@ -121,8 +125,13 @@ def launch(what: Launch, log: Path, pid_file: Path, ports: Mapping[str, int]) ->
     with log.open("ab") as out:
         child = subprocess.Popen(**what.popen(), stdout=out, stderr=out, start_new_session=True)
     _children[child.pid] = child
-    record = Record(child.pid, birth(child.pid) or "gone", dict(ports))
-    record.write(pid_file)
+    record = Record(child.pid, birth(child.pid) or "gone", dict(ports), str(pid_file.parent))
+    try:
+        record.write(pid_file)
+    except OSError:  # nobody would find it again
+        child.kill()
+        child.wait()
+        raise
     return record
 
 
