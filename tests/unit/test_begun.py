@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from sise.begun import Begun, died, told_once
+from sise.dashboard.data.system import runs
+from sise.dashboard.data.view import LakeView
 from sise.settings import Settings
 
 STARTED = datetime(2025, 3, 31, 7, tzinfo=UTC)
@@ -34,6 +36,8 @@ def test_a_killed_run_is_told_once_and_a_living_one_not(tmp_path):
     rows = died(settings)
     assert [row["run_id"] for row in rows] == ["scan-1", "scan-2"] and rows[0]["arguments"] == {"date": "2025-03-31"}
     assert rows[0]["status"] == "failed" and "killed" in rows[0]["error"] and rows[0]["started_at"].minute == 1
+    shown = runs(LakeView(settings))
+    assert list(shown["run_id"]) == ["scan-2", "scan-1"] and list(shown["arguments"]) == ["date=2025-03-31"] * 2
     assert died(Settings(lake="another", local=tmp_path)) == []
 
     def on_a_full_disk():

@@ -156,6 +156,9 @@ def test_the_first_bar_of_an_overlap_may_have_been_corrected():
     assert judge_answer(STORED, bars(corrected, DAYS[19])[10:], [], [], DAYS[10]).whole, "which it is the whole tells"
     whole = judge_answer(STORED, bars(corrected, DAYS[19]), [], [], DAYS[0])
     assert (whole.whole, whole.refuse_all, whole.rewritten) == (False, "", None)
+    corrected = [120.0, *flat(100)[1:]]
+    whole = judge_answer(STORED, bars(corrected, DAYS[19]), [], [], DAYS[0])
+    assert (whole.whole, whole.rewritten) == (False, None), "the first one of all is no history before a split"
 
 
 @pytest.mark.parametrize(("factor", "move"), [(2 / 3, 0.78), (0.5, 0.6), (2 / 3, 1.4), (2.0, 0.55)])

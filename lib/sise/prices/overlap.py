@@ -142,6 +142,10 @@ def _compare(
     verdict: Verdict,
 ) -> set[tuple[date, str]]:
     """The splits that the overlap has decided about. ``overlap``: in the order of the days."""
+    first, oldest = min(bar["date"] for bar in answered), min(bar["date"] for bar in stored)
+    everything = (asked_from or first) <= oldest
+    # Of a part, its first bar alone may be the last one of a history that was rewritten up to there.
+    least = 2 if everything else 1
 
     def off(events: Sequence[Mapping[str, Any]]) -> list[float]:
         return [new["close"] / old["close"] / _expected(old, new, events) for old, new in overlap]
@@ -150,7 +154,7 @@ def _compare(
     all_ = [*settled, *splits]
     smaller = range(len(all_) - 1, -1, -1) if len(all_) <= _MOST_SPLITS else ()
     for some in chain([tuple(believed)], *(combinations(all_, size) for size in smaller)):
-        if _mostly_one(off([*known, *some])):
+        if _mostly_one(ratios := off([*known, *some])) and _step(ratios, least) is None:
             late = [s for s in settled if s not in some]
             if not all(_shows(split, answered) for split in late):
                 continue  # it is believed, and these prices do not show it at all
@@ -163,13 +167,11 @@ def _compare(
                     _doubt(split, "the prices before it do not show it", verdict)
             return {_id(s) for s in all_ if sum(_expected(*pair, [s]) != 1 for pair in overlap) >= _PROOF}
     ratios = off([*known, *believed])
-    step = _step(ratios)
+    step = _step(ratios, least)
     middle = step or sorted(ratios)[len(ratios) // 2]
     shown = (
         f"the vendor's history is the stored one × {middle:.4g} over {len(ratios)} sessions, and no split explains it"
     )
-    first, oldest = min(bar["date"] for bar in answered), min(bar["date"] for bar in stored)
-    everything = (asked_from or first) <= oldest
     if step is None and not _mostly_one([ratio / middle for ratio in ratios]):
         shown = (
             f"contradicts the stored history: × {min(ratios):.4g} to × {max(ratios):.4g} over {len(ratios)} sessions"
@@ -191,21 +193,19 @@ def _compare(
     return set()
 
 
-def _step(ratios: Sequence[float]) -> float | None:
-    """By what all bars up to some session differ, if those after it do not: a split that came into the history later
-    than its own bars."""
+def _step(ratios: Sequence[float], least: int) -> float | None:
+    """By what all bars up to some session differ, ``least`` or more, if those after it do not: a split that came into
+    the history later than its own bars."""
     off = [abs(ratio - 1) > _TOLERANCE for ratio in ratios]
     count = off.index(False) if False in off else 0
-    if not count or any(off[count:]):
+    if count < least or any(off[count:]):
         return None
     middle = sorted(ratios[:count])[count // 2]
     return middle if all(abs(ratio / middle - 1) <= _TOLERANCE for ratio in ratios[:count]) else None
 
 
 def _mostly_one(ratios: Sequence[float]) -> bool:
-    """All but a few are 1: a bar that was corrected is no other history; the first ones all off by the same are."""
-    if _step(ratios) is not None:
-        return False
+    """All but a few are 1: a bar that was corrected is no other history."""
     good = sum(abs(ratio - 1) <= _TOLERANCE for ratio in ratios)
     return good == len(ratios) or good >= max(3, 0.6 * len(ratios))
 

@@ -31,7 +31,9 @@ def runs(view: LakeView, last: int = 50) -> pd.DataFrame:
     """The last runs, newest first, as the table has them, and those that died since; arguments as one text."""
     rows = view.frame("runs", [*_RUN, "arguments"])
     if left := died(view.settings):
-        rows = pd.concat([rows, pd.DataFrame(left).reindex(columns=rows.columns)], ignore_index=True)
+        frames = [rows, pd.DataFrame(left).reindex(columns=rows.columns)]
+        rows = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+        rows["started_at"] = pd.to_datetime(rows["started_at"], utc=True)
     rows = rows.sort_values("started_at", ascending=False).head(last)
     said = [" ".join(f"{k}={v}" for k, v in dict(pairs or ()).items() if v != "[]") for pairs in rows["arguments"]]
     return rows.assign(arguments=said).reset_index(drop=True)
