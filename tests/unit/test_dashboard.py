@@ -980,7 +980,7 @@ def test_a_long_list_is_shown_in_parts_with_every_level_and_then_rests(monkeypat
     rows = pd.DataFrame({"country": "KR", "symbol": [f"{n:06}" for n in range(count)], "market": "KOSPI", "name": "x"})
     day = date(2025, 3, 4)
     rows = rows.assign(rank=range(count), figures=[{"close": 1.0}] * count, since=date(2025, 1, 2), date=day)
-    monkeypatch.setattr(watchlists, "_as_of", lambda here: {"KR": day})
+    monkeypatch.setattr(watchlists, "last_session", lambda view, country: day)
     shared = SimpleNamespace(registry=None, rules=SimpleNamespace(rules=[]))
     here = SimpleNamespace(words=Words("en"), view=None, shared=shared)
 

@@ -10,7 +10,6 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +21,7 @@ from pyspark.sql import SparkSession
 from sise.begun import Begun, told_once
 from sise.calendars import COUNTRIES, Calendar
 from sise.console import tell
-from sise.errors import SiseError, UsageError
+from sise.errors import SiseError, UsageError, cause_of
 from sise.indicators.registry import Registry
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
@@ -105,7 +104,7 @@ def run_job(
     except SiseError as problem:
         error, code = str(problem), 2 if isinstance(problem, UsageError) else 1
     except Exception as problem:  # the record of the run must name what nobody foresaw, too
-        error, code = _said(problem), 1
+        error, code = cause_of(problem), 1
         tell(redact(traceback.format_exc()))
     error = redact(error) if error else None
     seconds = round(time.monotonic() - clock, 3)
@@ -121,18 +120,17 @@ def run_job(
         "details": {**outcome.details, "steps": dict(STEPS)},
     }
     recorded = context is not None and "spark" in vars(context)
-    if begun is not None and not recorded:
-        begun.ended()
     if context is not None and recorded:
         try:
             _append(context, record, outcome, started)
-            if begun is not None:
-                begun.ended()
         except Exception as problem:
-            said = f"the run could not be recorded in {context.settings.lake}/runs: {_said(problem)}"
+            said = f"the run could not be recorded in {context.settings.lake}/runs: {cause_of(problem)}"
             error, code = redact(error or said), code or 1
             record |= {"status": "failed", "error": error}
             tell(redact(f"{job}: {said}"))
+            begun = None  # its note stays: the next run tells that it was
+    if begun is not None:
+        begun.ended()
     for line in outcome.lines:
         tell(redact(f"{job}: {line}"))
     ending = f"failed after {seconds:.1f} s: {error}" if error else f"ok in {seconds:.1f} s"
@@ -145,20 +143,6 @@ def run_job(
 
 def _arguments(args: argparse.Namespace) -> dict[str, str]:
     return {k: str(v) for k, v in vars(args).items() if v is not None}
-
-
-def _said(problem: BaseException) -> str:
-    """What went wrong, in a line; of an error of the JVM the innermost cause, which is what somebody can act on."""
-    name, text = type(problem).__name__, str(problem)
-    with suppress(Exception):  # the JVM may be gone
-        java = getattr(problem, "java_exception", None)
-        while java is not None:
-            name, text = java.getClass().getSimpleName(), java.getMessage() or text
-            java = java.getCause()
-    said = f"{name}: {next(iter(text.strip().splitlines()), '')}"
-    if name.startswith("Concurrent"):  # Delta's words for it
-        said += " (another run wrote the same table meanwhile: run this one again)"
-    return said
 
 
 def _append(context: Context, record: Mapping[str, object], outcome: Outcome, started: datetime) -> None:

@@ -16,7 +16,6 @@ from sise.ops.outcome import Outcome
 from sise.prices.actions import actions_from_reference
 from sise.prices.adjust import product_of, with_actions
 from sise.prices.coverage import sessions_of, tell_coverage
-from sise.prices.gaps import tell_gaps
 from sise.prices.quality import check_bars, rejected_rows, rounding_of, with_flags
 from sise.session import Hold, described
 from sise.settings import Settings
@@ -104,7 +103,6 @@ class _Collection:
             if coverage:
                 floor = self.settings.coverage_floor
                 tell_coverage(self.spark, self.lake, self.calendars, low, high, floor, outcome)
-                tell_gaps(self.lake.arrow, self.calendars, dict.fromkeys(self.calendars, high), outcome)
         outcome.details |= {"actions": actions_new, "index_rows": index_rows}
         outcome.summarize_rejected()
         outcome.say(

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from sise.calendars import COUNTRIES, Calendar
 from sise.lake import Lake
 from sise.ops.outcome import Outcome
+from sise.prices.gaps import tell_gaps
 from sise.prices.quality import active_bars, active_counts
 from sise.session import Hold, described
 
@@ -33,7 +34,7 @@ def tell_coverage(
     outcome: Outcome,
 ) -> None:
     """Tells ``outcome`` which part of the shares known has bars, and how many sessions from ``low`` to ``high`` are
-    below ``floor``."""
+    below ``floor``; and of sessions before ``high`` without any bar (gaps.py)."""
     span = (F.col("date") >= F.lit(low)) & (F.col("date") <= F.lit(high))
     with described(spark, "prices: coverage against the symbols known"), Hold() as hold:
         symbols = lake.read("symbols")
@@ -57,3 +58,4 @@ def tell_coverage(
             f"{row[2]} to {row[3]}"
         )
     outcome.details["sessions_below_coverage"] = {row["market"]: row["n"] for row in lacking}
+    tell_gaps(lake.arrow, calendars, dict.fromkeys(calendars, high), outcome)

@@ -19,7 +19,6 @@ from sise.prices.chunk import chunk_of
 from sise.prices.collect import collect_prices
 from sise.prices.coverage import tell_coverage
 from sise.prices.fetches import report_fetches
-from sise.prices.gaps import tell_gaps
 from sise.prices.questions import SMALL_TABLE, Questions, Wanted
 from sise.session import beside, described, small_plans
 from sise.sources.asks import Answer, Ask, Quoting, Vendor
@@ -209,7 +208,6 @@ class _Gathering:
         if self.dates:
             span, floor = (min(self.dates), max(self.dates)), self.settings.coverage_floor
             tell_coverage(self.spark, self.lake, self.calendars, *span, floor, self.outcome)
-            tell_gaps(self.lake.arrow, self.calendars, dict.fromkeys(self.calendars, span[1]), self.outcome)
 
     def _summarize(self, asked: int, ended: VendorError | None) -> None:
         out, self.fates = self.outcome, +self.fates

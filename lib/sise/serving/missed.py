@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from redis.exceptions import RedisError
 
 from sise.console import tell
+from sise.errors import cause_of
 from sise.serving.prices import LatestPrices
 from sise.session import described
 from sise.settings import Settings
@@ -51,7 +52,7 @@ class Missed:
             if self._follow():
                 self._again = time.monotonic() + _PAUSE
         except (RedisError, PySparkException, Py4JJavaError) as problem:
-            why = (str(problem).strip().splitlines() or [""])[0]
+            why = cause_of(problem)
             tell(f"detect: best and worst of signals that were fired late wait for a minute: {why}")
             self._again = time.monotonic() + 60
 

@@ -56,7 +56,7 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
         listed = listed[listed["active"].astype("boolean").fillna(True) & listed["market"].notna()]
         states = view.read("live_state", ["country", "as_of", "valid_session"])
         for country in COUNTRIES:
-            newest = _newest(view, pc.field("country") == country)
+            newest = _newest(view, country)
             bars: dict[str, int] = {}
             covered: dict[str, int] = {}
             here = listed[listed["country"] == country]
@@ -70,7 +70,7 @@ def coverage(view: LakeView, calendars: Mapping[str, Calendar], today: Mapping[s
                 there, expected = int(bars.get(market, 0)), int(active.get(market, 0))
                 last = newest
                 if not there and newest is not None:  # its collection failed, or it was never collected
-                    last = _newest(view, (pc.field("country") == country) & (pc.field("market") == market))
+                    last = _newest(view, country, market)
                 behind = None if last is None else len(calendars[country].between(last, today[country])) - 1
                 rows.append(
                     {
@@ -94,19 +94,26 @@ def missed(view: LakeView, calendars: Mapping[str, Calendar]) -> dict[str, list[
     """Of each country the recent sessions without any bar, while there are later ones (prices/gaps.py)."""
 
     def build() -> dict[str, list[date]]:
-        newest = {country: _newest(view, pc.field("country") == country) for country in COUNTRIES}
+        newest = {country: _newest(view, country) for country in COUNTRIES}
         return gaps(view.reader, calendars, {country: day for country, day in newest.items() if day is not None})
 
     return view.memo(["prices"], "gaps", build)
 
 
-def _newest(view: LakeView, of: pc.Expression) -> date | None:
+def _newest(view: LakeView, country: str, market: str | None = None) -> date | None:
     """The day of the newest bar of those, by the files' own statistics first: only that column is read."""
-    table = view.table("prices")
-    if table is None:
-        return None
-    found = table.to_pyarrow_dataset().to_table(columns=["date"], filter=of)["date"]
-    return pc.max(found).as_py() if len(found) else None
+    of = pc.field("country") == country
+    if market is not None:
+        of &= pc.field("market") == market
+
+    def build() -> date | None:
+        table = view.table("prices")
+        if table is None:
+            return None
+        found = table.to_pyarrow_dataset().to_table(columns=["date"], filter=of)["date"]
+        return pc.max(found).as_py() if len(found) else None
+
+    return view.memo(["prices"], ("newest", country, market), build)
 
 
 def rejected(view: LakeView) -> tuple[pd.DataFrame, pd.DataFrame]:

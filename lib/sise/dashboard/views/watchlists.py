@@ -11,6 +11,7 @@ import streamlit as st
 
 from sise.dashboard.context import Here
 from sise.dashboard.data.lists import changes, entries, sessions
+from sise.dashboard.data.market import last_session
 from sise.dashboard.data.share import levels_of_many, memberships, nearest
 from sise.dashboard.formats import escaped
 from sise.dashboard.parts import column, empty, grid, records
@@ -77,9 +78,9 @@ def _tell_days(here: Here, rows: pd.DataFrame, day: date, newest: bool) -> None:
     have moved on."""
     words = here.words
     of = {str(country): max(part["date"]) for country, part in rows.groupby("country")}
-    for country, as_of in sorted(_as_of(here).items()) if newest else ():
-        if country in of and of[country] < as_of:
-            st.warning(words("lists.stale", country=country, last=of[country], as_of=as_of), icon=":material/history:")
+    for country, last in sorted(of.items()) if newest else ():
+        if (as_of := last_session(here.view, country)) is not None and last < as_of:
+            st.warning(words("lists.stale", country=country, last=last, as_of=as_of), icon=":material/history:")
     if set(of.values()) <= {day}:
         return
     st.caption(words("lists.of", days=" · ".join(f"{country} {last}" for country, last in sorted(of.items()))))
@@ -119,16 +120,10 @@ def _page(here: Here, mine: pd.DataFrame, chosen: str) -> pd.DataFrame:
     return mine.iloc[first : first + _PAGE].reset_index(drop=True)
 
 
-def _as_of(here: Here) -> dict[str, date]:
-    """The session that live_state is of, by country."""
-    states = here.view.read("live_state", ["country", "as_of"])
-    return {str(country): max(days) for country, days in states.groupby("country")["as_of"]}
-
-
 def _levels(here: Here, shown: pd.DataFrame) -> tuple[dict[str, list[Level]], bool]:
     """Of the entries of live_state's own session: beside another day's close its levels would tell nothing."""
-    as_of = _as_of(here)
-    shown = shown[[as_of.get(c) == day for c, day in zip(shown["country"], shown["date"], strict=True)]]
+    as_of = {country: last_session(here.view, country) for country in set(shown["country"])}
+    shown = shown[[as_of[c] == day for c, day in zip(shown["country"], shown["date"], strict=True)]]
     shares = list(shown["country"] + ":" + shown["symbol"])
     return levels_of_many(here.view, here.shared.registry, here.shared.rules, shares, _BUDGET)
 
